@@ -1,0 +1,129 @@
+package v1alpha1
+
+// Network says who may reach the server and what it may reach. All else is closed, both ways.
+type Network struct {
+	// ingress are the pods that may reach the server, on its transport port only. Empty: nobody.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=32
+	Ingress []PodPeer `json:"ingress,omitempty"`
+
+	// egress is what the server may reach, over TCP. Empty: nowhere, not even DNS.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=64
+	Egress []EgressRule `json:"egress,omitempty"`
+}
+
+// PodPeer selects pods, as a NetworkPolicy peer does.
+// +kubebuilder:validation:XValidation:rule="has(self.namespaceSelector) || has(self.podSelector)",message="set namespaceSelector, podSelector or both: podSelector alone means pods of the server's own namespace, {} means all"
+type PodPeer struct {
+	// namespaceSelector selects namespaces; {} all of them. Left out: the server's own.
+	// +optional
+	NamespaceSelector *LabelSelector `json:"namespaceSelector,omitempty"`
+
+	// podSelector selects pods in those namespaces; {} or left out: all of them.
+	// +optional
+	PodSelector *LabelSelector `json:"podSelector,omitempty"`
+}
+
+// EgressRule opens one target on some ports.
+type EgressRule struct {
+	// to is the target.
+	// +required
+	To EgressTarget `json:"to"`
+
+	// ports are the TCP ports that are opened: of the Service for a service target, else of the
+	// peer itself.
+	// +required
+	// +listType=set
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=32
+	// +kubebuilder:validation:items:Minimum=1
+	// +kubebuilder:validation:items:Maximum=65535
+	Ports []int32 `json:"ports"`
+}
+
+// EgressTarget is exactly one of its fields.
+// +kubebuilder:validation:XValidation:rule="[has(self.cidr), has(self.service), has(self.pods)].filter(x, x).size() == 1",message="set exactly one of cidr, service and pods"
+type EgressTarget struct {
+	// cidr is an address range outside the cluster. Link-local and metadata addresses, pods, nodes
+	// and the API server are always carved out of it.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=49
+	// +kubebuilder:validation:XValidation:rule="isCIDR(self) && cidr(self) == cidr(self).masked()",message="must be an address range in its normal form, such as 203.0.113.0/24 or 2001:db8::/32, with no bit set beyond the prefix; for one address use /32 or /128"
+	CIDR string `json:"cidr,omitempty"`
+
+	// service is a Service in the cluster, which must have a selector. DNS is opened with it.
+	// +optional
+	Service *ServiceReference `json:"service,omitempty"`
+
+	// pods are pods in the cluster. DNS is opened with them.
+	// +optional
+	Pods *PodPeer `json:"pods,omitempty"`
+}
+
+// ServiceReference names a Service.
+type ServiceReference struct {
+	// name of the Service.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')",message="must be the name of a Service: lower-case letters, digits and '-'; the namespace goes into service.namespace"
+	Name string `json:"name"`
+
+	// namespace of the Service; the server's own when left out.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')",message="must be the name of a namespace: lower-case letters, digits and '-'"
+	Namespace string `json:"namespace,omitempty"`
+}
+
+// LabelSelector selects objects by label, as metav1.LabelSelector does, with every part bounded.
+type LabelSelector struct {
+	// matchLabels are labels that must all be there.
+	// +optional
+	// +kubebuilder:validation:MaxProperties=8
+	MatchLabels map[string]LabelValue `json:"matchLabels,omitempty"`
+
+	// matchExpressions are requirements that must all hold.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=8
+	MatchExpressions []LabelSelectorRequirement `json:"matchExpressions,omitempty"`
+}
+
+// LabelValue is the value of a label.
+// +kubebuilder:validation:MaxLength=63
+// +kubebuilder:validation:XValidation:rule="self.matches('^([a-zA-Z0-9]([-a-zA-Z0-9_.]*[a-zA-Z0-9])?)?$')",message="must be a label value: at most 63 letters, digits, '-', '_' and '.', starting and ending with a letter or digit"
+type LabelValue string
+
+// LabelKey is the key of a label, with an optional DNS prefix.
+// +kubebuilder:validation:MinLength=1
+// +kubebuilder:validation:MaxLength=317
+// +kubebuilder:validation:XValidation:rule="self.matches('^([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[a-zA-Z0-9]([-a-zA-Z0-9_.]{0,61}[a-zA-Z0-9])?$')",message="must be a label key such as role or example.com/role: at most 63 letters, digits, '-', '_' and '.' after an optional DNS prefix"
+type LabelKey string
+
+// LabelSelectorOperator relates a label to a set of values.
+// +kubebuilder:validation:Enum=In;NotIn;Exists;DoesNotExist
+type LabelSelectorOperator string
+
+// LabelSelectorRequirement is one requirement of a LabelSelector.
+// +kubebuilder:validation:XValidation:rule="self.operator in ['In', 'NotIn'] ? (has(self.values) && self.values.size() > 0) : (!has(self.values) || self.values.size() == 0)",message="In and NotIn need values; Exists and DoesNotExist take none"
+type LabelSelectorRequirement struct {
+	// key of the label.
+	// +required
+	Key LabelKey `json:"key"`
+
+	// operator relates the label to the values.
+	// +required
+	Operator LabelSelectorOperator `json:"operator"`
+
+	// values that the operator compares with.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=16
+	Values []LabelValue `json:"values,omitempty"`
+}

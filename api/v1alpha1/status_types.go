@@ -1,0 +1,99 @@
+package v1alpha1
+
+import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+// Conditions of an MCPServer. They follow kstatus: Reconciling is True while work is under way,
+// Stalled is True for what waiting cannot cure.
+const (
+	// ConditionReady is True when the server is in its desired state.
+	ConditionReady = "Ready"
+	// ConditionReconciling is True while the cluster moves towards the spec.
+	ConditionReconciling = "Reconciling"
+	// ConditionStalled is True when the spec cannot be met without somebody's help.
+	ConditionStalled = "Stalled"
+)
+
+// Reasons of the conditions of an MCPServer.
+const (
+	// ReasonServing: enough pods are ready.
+	ReasonServing = "Serving"
+	// ReasonStopped: no pod runs, as asked.
+	ReasonStopped = "Stopped"
+	// ReasonQuarantined: the network is closed both ways and nothing is rolled out, as asked.
+	ReasonQuarantined = "Quarantined"
+	// ReasonStopping: pods are still there.
+	ReasonStopping = "Stopping"
+	// ReasonProgressing: pods are being started or replaced.
+	ReasonProgressing = "Progressing"
+	// ReasonReplicasUnavailable: fewer pods are ready than are wanted.
+	ReasonReplicasUnavailable = "ReplicasUnavailable"
+	// ReasonRolloutFailed: the Deployment exceeded its progress deadline.
+	ReasonRolloutFailed = "RolloutFailed"
+	// ReasonEgressTargetNotFound: a Service named by an egress rule, or one of its ports, is not there yet.
+	ReasonEgressTargetNotFound = "EgressTargetNotFound"
+	// ReasonInvalidSpec: the spec passed admission but cannot be met.
+	ReasonInvalidSpec = "InvalidSpec"
+	// ReasonNameConflict: an object of a name that the server needs belongs to somebody else.
+	ReasonNameConflict = "NameConflict"
+	// ReasonRejected: the API server refused an object of the server.
+	ReasonRejected = "Rejected"
+	// ReasonReconcileError: the API server could not be asked or told; it is tried again.
+	ReasonReconcileError = "ReconcileError"
+	// ReasonReconciled: nothing is left to do.
+	ReasonReconciled = "Reconciled"
+)
+
+// MCPServerStatus is what the operator observed.
+type MCPServerStatus struct {
+	// conditions of the server: Ready, Reconciling, Stalled.
+	// +optional
+	// +listType=map
+	// +listMapKey=type
+	// +patchMergeKey=type
+	// +patchStrategy=merge
+	// +kubebuilder:validation:MaxItems=16
+	Conditions []metav1.Condition `json:"conditions,omitempty" patchMergeKey:"type" patchStrategy:"merge"`
+
+	// observedGeneration is the generation of the spec that the status is about.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+
+	// endpoint is the URL at which allowed clients in the cluster reach the server; empty while it
+	// is stopped or quarantined.
+	// +optional
+	// +kubebuilder:validation:MaxLength=512
+	Endpoint string `json:"endpoint,omitempty"`
+
+	// image is what the pods run.
+	// +optional
+	Image *ImageStatus `json:"image,omitempty"`
+
+	// replicas is the number of pods that are wanted.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	Replicas int32 `json:"replicas,omitempty"`
+
+	// readyReplicas is the number of pods that are ready.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	ReadyReplicas int32 `json:"readyReplicas,omitempty"`
+
+	// resources are the requests and limits in force, defaults included.
+	// +optional
+	Resources *ResourceRequirements `json:"resources,omitempty"`
+}
+
+// ImageStatus is what the pods run.
+type ImageStatus struct {
+	// reference as the pods carry it.
+	// +optional
+	// +kubebuilder:validation:MaxLength=512
+	Reference string `json:"reference,omitempty"`
+
+	// digest that the node's runtime reports for the running container (sha256:...); empty until a
+	// container runs, and while pods run different ones.
+	// +optional
+	// +kubebuilder:validation:MaxLength=128
+	Digest string `json:"digest,omitempty"`
+}

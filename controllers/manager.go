@@ -1,0 +1,224 @@
+package controllers
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/mcpwarden/mcp-warden/api/v1alpha1"
+	"github.com/mcpwarden/mcp-warden/internal/plan"
+)
+
+const (
+	// podServerIndex finds pods by the MCPServer that their label names.
+	podServerIndex = "mcpwarden.io/server"
+	// serverServiceIndex finds MCPServers by the Services that their egress rules name.
+	serverServiceIndex = "mcpwarden.io/egress-service"
+)
+
+// Events are recorded, and a leader is elected, with these rights.
+// +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch
+// +kubebuilder:rbac:groups=coordination.k8s.io,resources=leases,verbs=get;create;update,namespace=mcp-warden-system
+
+// Options of the operator.
+type Options struct {
+	// Manager options; its scheme, cache and client are set by NewManager.
+	Manager ctrl.Options
+	// ClusterDNS is the Service that answers DNS queries in the cluster.
+	ClusterDNS types.NamespacedName
+	// Workers is how many servers are reconciled at the same time.
+	Workers int
+}
+
+// NewManager returns a manager with every reconciler set up, and with a cache that holds no more
+// than they read.
+func NewManager(config *rest.Config, opts Options) (ctrl.Manager, error) {
+	scheme := runtime.NewScheme()
+	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, v1alpha1.AddToScheme} {
+		if err := add(scheme); err != nil {
+			return nil, fmt.Errorf("build scheme: %w", err)
+		}
+	}
+	opts.Manager.Scheme = scheme
+	opts.Manager.Cache = cacheOptions()
+	// A reconcile must see what the one before it wrote, or it would write it again.
+	opts.Manager.Client = client.Options{Cache: &client.CacheOptions{EnableReadYourWritesConsistency: new(true)}}
+	mgr, err := ctrl.NewManager(config, opts.Manager)
+	if err != nil {
+		return nil, fmt.Errorf("create manager: %w", err)
+	}
+	r := &MCPServerReconciler{
+		Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Recorder: mgr.GetEventRecorder(plan.FieldManager),
+		Now: time.Now, ClusterDNS: opts.ClusterDNS,
+	}
+	return mgr, r.setUp(mgr, opts.Workers)
+}
+
+// cacheOptions keep the operator's memory small: of the kinds that it makes, only what carries its
+// label; of others, only the fields that it reads.
+func cacheOptions() cache.Options {
+	ours := cache.ByObject{Label: labels.SelectorFromSet(labels.Set{plan.LabelManagedBy: plan.ManagedBy})}
+	pods := ours
+	pods.Transform = transformPod
+	return cache.Options{
+		DefaultTransform: cache.TransformStripManagedFields(),
+		ByObject: map[client.Object]cache.ByObject{
+			&appsv1.Deployment{}:            ours,
+			&corev1.ServiceAccount{}:        ours,
+			&networkingv1.NetworkPolicy{}:   ours,
+			&policyv1.PodDisruptionBudget{}: ours,
+			&corev1.Pod{}:                   pods,
+			&corev1.Node{}:                  {Transform: transformNode},
+			&corev1.Service{}:               {Transform: transformService},
+			&discoveryv1.EndpointSlice{}: {
+				Namespaces: map[string]cache.Config{apiServerService.Namespace: {
+					LabelSelector: labels.SelectorFromSet(labels.Set{discoveryv1.LabelServiceName: apiServerService.Name}),
+				}},
+			},
+		},
+	}
+}
+
+func transformPod(in any) (any, error) {
+	pod, ok := in.(*corev1.Pod)
+	if !ok {
+		return in, nil
+	}
+	pod.ManagedFields, pod.Annotations = nil, nil
+	pod.Spec = corev1.PodSpec{NodeName: pod.Spec.NodeName}
+	return pod, nil
+}
+
+func transformNode(in any) (any, error) {
+	node, ok := in.(*corev1.Node)
+	if !ok {
+		return in, nil
+	}
+	node.ManagedFields, node.Annotations = nil, nil
+	node.Spec = corev1.NodeSpec{PodCIDRs: node.Spec.PodCIDRs}
+	node.Status = corev1.NodeStatus{
+		Addresses: node.Status.Addresses, RuntimeHandlers: node.Status.RuntimeHandlers, Features: node.Status.Features,
+	}
+	return node, nil
+}
+
+func transformService(in any) (any, error) {
+	service, ok := in.(*corev1.Service)
+	if !ok {
+		return in, nil
+	}
+	service.ManagedFields = nil
+	if service.Labels[plan.LabelManagedBy] != plan.ManagedBy && len(service.OwnerReferences) == 0 {
+		service.Annotations, service.Status = nil, corev1.ServiceStatus{}
+	}
+	return service, nil
+}
+
+func (r *MCPServerReconciler) setUp(mgr ctrl.Manager, workers int) error {
+	indexer := mgr.GetFieldIndexer()
+	if err := indexer.IndexField(context.Background(), &corev1.Pod{}, podServerIndex, func(o client.Object) []string {
+		return []string{o.GetLabels()[plan.LabelServer]}
+	}); err != nil {
+		return fmt.Errorf("index pods: %w", err)
+	}
+	if err := indexer.IndexField(context.Background(), &v1alpha1.MCPServer{}, serverServiceIndex, func(o client.Object) []string {
+		return serviceNames(o.(*v1alpha1.MCPServer))
+	}); err != nil {
+		return fmt.Errorf("index MCPServers: %w", err)
+	}
+	everyServer := handler.EnqueueRequestsFromMapFunc(r.everyServer)
+	return ctrl.NewControllerManagedBy(mgr).
+		For(&v1alpha1.MCPServer{}, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
+		Owns(&appsv1.Deployment{}).
+		Owns(&corev1.ServiceAccount{}).
+		Owns(&policyv1.PodDisruptionBudget{}).
+		Owns(&networkingv1.NetworkPolicy{}).
+		Watches(&networkingv1.NetworkPolicy{}, handler.EnqueueRequestsFromMapFunc(r.serversOfBaseline)).
+		Watches(&corev1.Service{}, handler.EnqueueRequestsFromMapFunc(r.serversOfService)).
+		Watches(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(serverOfPod)).
+		Watches(&corev1.Node{}, everyServer, builder.WithPredicates(predicate.Funcs{UpdateFunc: nodeFactChanged})).
+		Watches(&discoveryv1.EndpointSlice{}, everyServer).
+		WithOptions(controller.Options{MaxConcurrentReconciles: workers}).
+		Complete(r)
+}
+
+// serviceNames are the Services that a server's egress rules name, as the index knows them.
+func serviceNames(server *v1alpha1.MCPServer) []string {
+	var out []string
+	for _, name := range plan.ServicesOf(server) {
+		out = append(out, name.String())
+	}
+	return out
+}
+
+// everyServer answers to what all plans depend on.
+func (r *MCPServerReconciler) everyServer(ctx context.Context, _ client.Object) []reconcile.Request {
+	return r.serversIn(ctx)
+}
+
+// serversOfBaseline answers to a change of a namespace's baseline.
+func (r *MCPServerReconciler) serversOfBaseline(ctx context.Context, policy client.Object) []reconcile.Request {
+	if policy.GetName() != plan.BaselineName {
+		return nil
+	}
+	requests := r.serversIn(ctx, client.InNamespace(policy.GetNamespace()))
+	if len(requests) == 0 { // nobody needs it any more: the name stands for the namespace
+		return []reconcile.Request{{NamespacedName: client.ObjectKeyFromObject(policy)}}
+	}
+	return requests
+}
+
+// serversOfService answers to a change of a Service: the server that has its name, those whose
+// egress rules name it, and everybody who needs the cluster's DNS.
+func (r *MCPServerReconciler) serversOfService(ctx context.Context, service client.Object) []reconcile.Request {
+	name := client.ObjectKeyFromObject(service)
+	if name == r.ClusterDNS || name == apiServerService {
+		return r.serversIn(ctx)
+	}
+	requests := r.serversIn(ctx, client.MatchingFields{serverServiceIndex: name.String()})
+	return append(requests, reconcile.Request{NamespacedName: name})
+}
+
+func (r *MCPServerReconciler) serversIn(ctx context.Context, opts ...client.ListOption) []reconcile.Request {
+	servers := &v1alpha1.MCPServerList{}
+	if err := r.Client.List(ctx, servers, append(opts, client.UnsafeDisableDeepCopy)...); err != nil {
+		ctrl.LoggerFrom(ctx).Error(err, "List MCPServers")
+		return nil
+	}
+	out := make([]reconcile.Request, len(servers.Items))
+	for i := range servers.Items {
+		out[i].NamespacedName = client.ObjectKeyFromObject(&servers.Items[i])
+	}
+	return out
+}
+
+func serverOfPod(_ context.Context, pod client.Object) []reconcile.Request {
+	return []reconcile.Request{{NamespacedName: types.NamespacedName{
+		Namespace: pod.GetNamespace(), Name: pod.GetLabels()[plan.LabelServer]}}}
+}
+
+// nodeFactChanged drops the many updates of nodes that no plan depends on.
+func nodeFactChanged(e event.UpdateEvent) bool {
+	return !equality.Semantic.DeepEqual(nodeFact(e.ObjectOld.(*corev1.Node)), nodeFact(e.ObjectNew.(*corev1.Node)))
+}

@@ -1,0 +1,98 @@
+// Package controllers holds one reconciler per kind: observe, plan, apply, report. It is the only
+// code that talks to the API server.
+package controllers
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/events"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/mcpwarden/mcp-warden/api/v1alpha1"
+	"github.com/mcpwarden/mcp-warden/internal/plan"
+	"github.com/mcpwarden/mcp-warden/internal/status"
+)
+
+// conflictRetry is how long a name conflict waits: the foreign object may not be watched.
+const conflictRetry = 30 * time.Second
+
+// MCPServerReconciler makes the cluster match every MCPServer.
+type MCPServerReconciler struct {
+	// Client reads from the cache of NewManager and writes to the API server.
+	Client client.Client
+	// Live reads from the API server.
+	Live client.Reader
+	// Recorder of events.
+	Recorder events.EventRecorder
+	// Now is the clock.
+	Now func() time.Time
+	// ClusterDNS is the Service that answers DNS queries in the cluster.
+	ClusterDNS types.NamespacedName
+}
+
+// +kubebuilder:rbac:groups=mcpwarden.io,resources=mcpservers,verbs=get;list;watch
+// +kubebuilder:rbac:groups=mcpwarden.io,resources=mcpservers/status,verbs=patch
+
+// Reconcile makes the cluster match one MCPServer.
+func (r *MCPServerReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
+	server := &v1alpha1.MCPServer{}
+	if err := r.Client.Get(ctx, req.NamespacedName, server); err != nil {
+		if apierrors.IsNotFound(err) {
+			return ctrl.Result{}, r.release(ctx, req.Namespace)
+		}
+		return ctrl.Result{}, fmt.Errorf("get MCPServer: %w", err)
+	}
+	if server.DeletionTimestamp != nil {
+		return ctrl.Result{}, nil // the garbage collector takes what it owns
+	}
+	obs, err := r.observe(ctx, server)
+	if err != nil {
+		return r.report(ctx, server, status.Input{}, err)
+	}
+	planned, invalid := plan.Build(plan.Input{Server: server, Facts: obs.facts})
+	if len(invalid) > 0 {
+		return r.report(ctx, server, obs.status(nil), invalidSpec(invalid))
+	}
+	err = r.apply(ctx, server, planned, obs)
+	return r.report(ctx, server, obs.status(planned), err)
+}
+
+// report writes the status if it changed, records what turned, and decides what is tried again.
+func (r *MCPServerReconciler) report(ctx context.Context, server *v1alpha1.MCPServer, in status.Input, err error) (ctrl.Result, error) {
+	in.Server, in.Now, in.Problem = server, r.Now(), problemOf(err)
+	updated := server.DeepCopy()
+	updated.Status = status.Compute(in)
+	if writeErr := r.writeStatus(ctx, server, updated); writeErr != nil {
+		return ctrl.Result{}, writeErr
+	}
+	for _, e := range status.Transitions(&server.Status, &updated.Status) {
+		r.Recorder.Eventf(server, nil, e.Type, e.Reason, e.Action, "%s", e.Note)
+	}
+	switch {
+	case in.Problem == nil:
+		return ctrl.Result{}, nil
+	case in.Problem.Reason == v1alpha1.ReasonNameConflict:
+		return ctrl.Result{RequeueAfter: conflictRetry}, nil
+	case in.Problem.Waiting:
+		return ctrl.Result{}, err
+	}
+	return ctrl.Result{}, reconcile.TerminalError(err)
+}
+
+// writeStatus makes at most one write, and none without a change.
+func (r *MCPServerReconciler) writeStatus(ctx context.Context, old, updated *v1alpha1.MCPServer) error {
+	if equalStatus(&old.Status, &updated.Status) {
+		return nil
+	}
+	err := r.Client.Status().Patch(ctx, updated.DeepCopy(), client.MergeFrom(old), client.FieldOwner(plan.FieldManager))
+	if err := client.IgnoreNotFound(err); err != nil {
+		return fmt.Errorf("write status: %w", err)
+	}
+	return nil
+}

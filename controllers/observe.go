@@ -1,0 +1,158 @@
+package controllers
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/mcpwarden/mcp-warden/api/v1alpha1"
+	"github.com/mcpwarden/mcp-warden/internal/plan"
+	"github.com/mcpwarden/mcp-warden/internal/status"
+)
+
+// +kubebuilder:rbac:groups="",resources=nodes;pods;services,verbs=list;watch
+// +kubebuilder:rbac:groups=discovery.k8s.io,resources=endpointslices,verbs=list;watch,namespace=default
+
+// apiServerService is the Service of the API server.
+var apiServerService = types.NamespacedName{Namespace: corev1.NamespaceDefault, Name: "kubernetes"}
+
+// observation is what was seen before anything was changed.
+type observation struct {
+	facts      plan.Facts
+	deployment *appsv1.Deployment
+	pods       []corev1.Pod
+}
+
+func (o *observation) status(p *plan.Plan) status.Input {
+	return status.Input{Plan: p, Deployment: o.deployment, Pods: o.pods}
+}
+
+// observe reads, from the cache, what the plan and the status of a server depend on.
+func (r *MCPServerReconciler) observe(ctx context.Context, server *v1alpha1.MCPServer) (*observation, error) {
+	obs := &observation{facts: plan.Facts{ClusterDNS: r.ClusterDNS}}
+	for _, step := range []func(context.Context, *v1alpha1.MCPServer, *observation) error{
+		r.observeNodes, r.observeAPIServer, r.observeServices, r.observeDeployment, r.observePods,
+	} {
+		if err := step(ctx, server, obs); err != nil {
+			return nil, err
+		}
+	}
+	return obs, nil
+}
+
+func (r *MCPServerReconciler) observeNodes(ctx context.Context, _ *v1alpha1.MCPServer, obs *observation) error {
+	nodes := &corev1.NodeList{}
+	if err := r.Client.List(ctx, nodes, client.UnsafeDisableDeepCopy); err != nil {
+		return fmt.Errorf("list nodes: %w", err)
+	}
+	for i := range nodes.Items {
+		obs.facts.Nodes = append(obs.facts.Nodes, nodeFact(&nodes.Items[i]))
+	}
+	return nil
+}
+
+func nodeFact(node *corev1.Node) plan.Node {
+	out := plan.Node{Labels: node.Labels, UserNamespaces: len(node.Status.RuntimeHandlers) > 0}
+	for _, handler := range node.Status.RuntimeHandlers {
+		able := handler.Features != nil && handler.Features.UserNamespaces != nil && *handler.Features.UserNamespaces
+		out.UserNamespaces = out.UserNamespaces && able
+		if handler.Name == "" {
+			out.DefaultUserNamespaces = able
+		}
+	}
+	if f := node.Status.Features; f != nil && f.SupplementalGroupsPolicy != nil {
+		out.StrictGroups = *f.SupplementalGroupsPolicy
+	}
+	for _, address := range node.Status.Addresses {
+		if ip, err := netip.ParseAddr(address.Address); err == nil { // the others are host names
+			out.Nets = append(out.Nets, netip.PrefixFrom(ip, ip.BitLen()))
+		}
+	}
+	for _, cidr := range node.Spec.PodCIDRs {
+		if prefix, err := netip.ParsePrefix(cidr); err == nil {
+			out.Nets = append(out.Nets, prefix.Masked())
+		}
+	}
+	return out
+}
+
+// observeAPIServer finds the addresses of the API server: of its Service, and of its endpoints.
+func (r *MCPServerReconciler) observeAPIServer(ctx context.Context, _ *v1alpha1.MCPServer, obs *observation) error {
+	slices := &discoveryv1.EndpointSliceList{}
+	if err := r.Client.List(ctx, slices, client.InNamespace(apiServerService.Namespace), client.UnsafeDisableDeepCopy); err != nil {
+		return fmt.Errorf("list EndpointSlices of the API server: %w", err)
+	}
+	service := &corev1.Service{}
+	if err := r.Client.Get(ctx, apiServerService, service); client.IgnoreNotFound(err) != nil {
+		return fmt.Errorf("get Service of the API server: %w", err)
+	}
+	addresses := service.Spec.ClusterIPs
+	for i := range slices.Items {
+		for _, endpoint := range slices.Items[i].Endpoints {
+			addresses = append(addresses, endpoint.Addresses...)
+		}
+	}
+	for _, address := range addresses {
+		if ip, err := netip.ParseAddr(address); err == nil {
+			obs.facts.APIServer = append(obs.facts.APIServer, ip)
+		}
+	}
+	return nil
+}
+
+func (r *MCPServerReconciler) observeServices(ctx context.Context, server *v1alpha1.MCPServer, obs *observation) error {
+	obs.facts.Services = map[types.NamespacedName]plan.Service{}
+	for _, name := range append(plan.ServicesOf(server), r.ClusterDNS) {
+		service := &corev1.Service{}
+		switch err := r.Client.Get(ctx, name, service); {
+		case apierrors.IsNotFound(err):
+		case err != nil:
+			return fmt.Errorf("get Service %s: %w", name, err)
+		default:
+			obs.facts.Services[name] = plan.Service{Selector: service.Spec.Selector, Ports: service.Spec.Ports}
+		}
+	}
+	return nil
+}
+
+func (r *MCPServerReconciler) observeDeployment(ctx context.Context, server *v1alpha1.MCPServer, obs *observation) error {
+	live := &appsv1.Deployment{}
+	err := r.Client.Get(ctx, client.ObjectKeyFromObject(server), live)
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("get Deployment: %w", err)
+	}
+	if !plan.IsOwnedBy(live, server) {
+		return nil
+	}
+	obs.deployment = live
+	pod := &live.Spec.Template.Spec
+	obs.facts.Live = &plan.LiveDeployment{Features: plan.Features{
+		UserNamespace: pod.HostUsers != nil && !*pod.HostUsers,
+		StrictGroups: pod.SecurityContext != nil && pod.SecurityContext.SupplementalGroupsPolicy != nil &&
+			*pod.SecurityContext.SupplementalGroupsPolicy == corev1.SupplementalGroupsPolicyStrict,
+	}}
+	if live.Spec.Replicas != nil {
+		obs.facts.Live.Replicas = *live.Spec.Replicas
+	}
+	return nil
+}
+
+func (r *MCPServerReconciler) observePods(ctx context.Context, server *v1alpha1.MCPServer, obs *observation) error {
+	pods := &corev1.PodList{}
+	if err := r.Client.List(ctx, pods, client.InNamespace(server.Namespace),
+		client.MatchingFields{podServerIndex: server.Name}, client.UnsafeDisableDeepCopy); err != nil {
+		return fmt.Errorf("list pods: %w", err)
+	}
+	obs.pods = pods.Items
+	return nil
+}

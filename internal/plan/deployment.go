@@ -1,0 +1,171 @@
+package plan
+
+import (
+	"strconv"
+	"strings"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	acappsv1 "k8s.io/client-go/applyconfigurations/apps/v1"
+	accorev1 "k8s.io/client-go/applyconfigurations/core/v1"
+
+	"github.com/mcpwarden/mcp-warden/api/v1alpha1"
+)
+
+const (
+	// userID is the user and group that every server runs as.
+	userID = 65532
+	// firstFreePort is the lowest port that needs no privilege.
+	firstFreePort = 1024
+	// portName of the transport port.
+	portName = "mcp"
+
+	progressDeadlineSeconds = 300
+	revisionHistoryLimit    = 5
+	gracePeriodSeconds      = 30
+)
+
+// deployment runs the server. Every field that the API would default is set, so that what is live
+// can be compared with what was planned, field by field.
+func (b builder) deployment() *acappsv1.DeploymentApplyConfiguration {
+	spec := acappsv1.DeploymentSpec().
+		WithSelector(b.selector()).
+		WithTemplate(b.podTemplate()).
+		WithStrategy(acappsv1.DeploymentStrategy().
+			WithType(appsv1.RollingUpdateDeploymentStrategyType).
+			WithRollingUpdate(acappsv1.RollingUpdateDeployment().
+				WithMaxUnavailable(intstr.FromInt32(0)).
+				WithMaxSurge(intstr.FromInt32(1)))).
+		WithRevisionHistoryLimit(revisionHistoryLimit).
+		WithProgressDeadlineSeconds(progressDeadlineSeconds)
+	if replicas := b.replicas(); replicas != nil {
+		spec.WithReplicas(*replicas)
+	}
+	if b.state() == v1alpha1.StateQuarantined {
+		spec.WithPaused(true) // nothing is rolled out, so that the pods stay as they are
+	}
+	return acappsv1.Deployment(b.server.Name, b.server.Namespace).
+		WithLabels(b.labels()).
+		WithOwnerReferences(b.owner()).
+		WithSpec(spec)
+}
+
+func (b builder) podTemplate() *accorev1.PodTemplateSpecApplyConfiguration {
+	features := features(b.server, b.facts)
+	vols, mounts := volumes(&b.server.Spec)
+	pod := accorev1.PodSpec().
+		WithServiceAccountName(b.server.Name).
+		WithDeprecatedServiceAccount(b.server.Name). // defaulted by the API from the field above
+		WithAutomountServiceAccountToken(false).
+		WithEnableServiceLinks(false).
+		WithRestartPolicy(corev1.RestartPolicyAlways).
+		WithDNSPolicy(corev1.DNSClusterFirst).
+		WithSchedulerName(corev1.DefaultSchedulerName).
+		WithTerminationGracePeriodSeconds(gracePeriodSeconds).
+		WithSecurityContext(b.podSecurityContext(features)).
+		WithContainers(b.container(mounts)).
+		WithVolumes(vols...)
+	if features.UserNamespace {
+		pod.WithHostUsers(false)
+	}
+	for _, secret := range b.server.Spec.ImagePullSecrets {
+		pod.WithImagePullSecrets(accorev1.LocalObjectReference().WithName(string(secret.Name)))
+	}
+	b.schedule(pod)
+	return accorev1.PodTemplateSpec().WithLabels(b.labels()).WithSpec(pod)
+}
+
+// podSecurityContext is the pod's half of the Pod Security Standard "restricted", and more.
+func (b builder) podSecurityContext(features Features) *accorev1.PodSecurityContextApplyConfiguration {
+	out := accorev1.PodSecurityContext().
+		WithRunAsNonRoot(true).
+		WithRunAsUser(userID).
+		WithRunAsGroup(userID).
+		WithFSGroup(userID).
+		WithFSGroupChangePolicy(corev1.FSGroupChangeOnRootMismatch).
+		WithSeccompProfile(accorev1.SeccompProfile().WithType(corev1.SeccompProfileTypeRuntimeDefault))
+	if features.StrictGroups {
+		out.WithSupplementalGroupsPolicy(corev1.SupplementalGroupsPolicyStrict)
+	}
+	if port := *b.server.Spec.Transport.Port; port < firstFreePort {
+		// A server without capabilities can listen on a low port only where its network namespace lets it.
+		out.WithSysctls(accorev1.Sysctl().WithName("net.ipv4.ip_unprivileged_port_start").WithValue(strconv.Itoa(int(port))))
+	}
+	return out
+}
+
+func (b builder) container(mounts []*accorev1.VolumeMountApplyConfiguration) *accorev1.ContainerApplyConfiguration {
+	spec := &b.server.Spec
+	port := *spec.Transport.Port
+	out := accorev1.Container().
+		WithName(ContainerName).
+		WithImage(spec.Image).
+		WithImagePullPolicy(pullPolicy(spec.Image)).
+		WithCommand(spec.Command...).
+		WithArgs(spec.Args...).
+		WithPorts(accorev1.ContainerPort().WithName(portName).WithContainerPort(port).WithProtocol(corev1.ProtocolTCP)).
+		WithResources(accorev1.ResourceRequirements().
+			WithRequests(resourceList(b.resources.Requests)).
+			WithLimits(resourceList(b.resources.Limits))).
+		WithVolumeMounts(mounts...).
+		WithReadinessProbe(tcpProbe(port, 5, 3)).
+		WithStartupProbe(tcpProbe(port, 1, progressDeadlineSeconds)).
+		WithTerminationMessagePath(corev1.TerminationMessagePathDefault).
+		WithTerminationMessagePolicy(corev1.TerminationMessageReadFile).
+		WithSecurityContext(containerSecurityContext())
+	for i := range spec.Env {
+		out.WithEnv(envVar(&spec.Env[i]))
+	}
+	return out
+}
+
+// containerSecurityContext repeats what the pod's says, so that each container stands on its own.
+func containerSecurityContext() *accorev1.SecurityContextApplyConfiguration {
+	return accorev1.SecurityContext().
+		WithRunAsNonRoot(true).
+		WithRunAsUser(userID).
+		WithRunAsGroup(userID).
+		WithPrivileged(false).
+		WithAllowPrivilegeEscalation(false).
+		WithReadOnlyRootFilesystem(true).
+		WithProcMount(corev1.DefaultProcMount).
+		WithCapabilities(accorev1.Capabilities().WithDrop("ALL")).
+		WithSeccompProfile(accorev1.SeccompProfile().WithType(corev1.SeccompProfileTypeRuntimeDefault))
+}
+
+// pullPolicy asks the registry again for a tag, which may have moved, and not for a digest.
+func pullPolicy(image string) corev1.PullPolicy {
+	if strings.Contains(image, "@") {
+		return corev1.PullIfNotPresent
+	}
+	return corev1.PullAlways
+}
+
+// tcpProbe asks whether the server listens: all that can be told without speaking MCP.
+func tcpProbe(port, periodSeconds, failureThreshold int32) *accorev1.ProbeApplyConfiguration {
+	return accorev1.Probe().
+		WithTCPSocket(accorev1.TCPSocketAction().WithPort(intstr.FromInt32(port))).
+		WithPeriodSeconds(periodSeconds).
+		WithTimeoutSeconds(1).
+		WithSuccessThreshold(1).
+		WithFailureThreshold(failureThreshold)
+}
+
+func envVar(env *v1alpha1.EnvVar) *accorev1.EnvVarApplyConfiguration {
+	out := accorev1.EnvVar().WithName(env.Name)
+	if env.ValueFrom == nil {
+		if env.Value != nil && *env.Value != "" {
+			out.WithValue(*env.Value)
+		}
+		return out
+	}
+	source := accorev1.EnvVarSource()
+	if ref := env.ValueFrom.SecretKeyRef; ref != nil {
+		source.WithSecretKeyRef(accorev1.SecretKeySelector().WithName(string(ref.Name)).WithKey(ref.Key))
+	}
+	if ref := env.ValueFrom.ConfigMapKeyRef; ref != nil {
+		source.WithConfigMapKeyRef(accorev1.ConfigMapKeySelector().WithName(string(ref.Name)).WithKey(ref.Key))
+	}
+	return out.WithValueFrom(source)
+}

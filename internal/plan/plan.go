@@ -1,0 +1,195 @@
+// Package plan turns an MCPServer and what is known of the cluster into every object the server
+// needs, as server-side apply configurations. It is pure: no client, no clock, no file, no network,
+// so that the controller, offline tools and golden tests share it.
+package plan
+
+import (
+	"net/netip"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+	acmetav1 "k8s.io/client-go/applyconfigurations/meta/v1"
+
+	"github.com/mcpwarden/mcp-warden/api/v1alpha1"
+)
+
+const (
+	// FieldManager is the field manager of everything that the operator applies.
+	FieldManager = "mcp-warden"
+	// LabelManagedBy marks every object that the operator manages, with ManagedBy as its value.
+	LabelManagedBy = "app.kubernetes.io/managed-by"
+	// ManagedBy is the value of LabelManagedBy.
+	ManagedBy = "mcp-warden"
+	// LabelServer carries the name of the MCPServer that an object or a pod belongs to.
+	LabelServer = "mcpwarden.io/server"
+	// ContainerName is the name of the server's container in its pod.
+	ContainerName = "server"
+	// DefaultPath is the URL path of the MCP endpoint where the spec names none.
+	DefaultPath = "/mcp"
+)
+
+// Input is all that a plan depends on.
+type Input struct {
+	Server *v1alpha1.MCPServer
+	Facts  Facts
+}
+
+// Facts are what a plan needs to know of the cluster.
+type Facts struct {
+	// Nodes of the cluster.
+	Nodes []Node
+	// APIServer are the addresses at which the API server answers.
+	APIServer []netip.Addr
+	// Services that egress rules name, by name; one that does not exist is missing.
+	Services map[types.NamespacedName]Service
+	// ClusterDNS is the name of the Service that answers DNS queries; it is among Services if it exists.
+	ClusterDNS types.NamespacedName
+	// Live is what the server's Deployment carries now; nil without one.
+	Live *LiveDeployment
+}
+
+// Node is what a plan needs to know of a node.
+type Node struct {
+	Labels map[string]string
+	// Nets are the node's addresses and the ranges that its pods get theirs from.
+	Nets []netip.Prefix
+	// UserNamespaces says whether each of the node's runtime handlers supports user namespaces.
+	UserNamespaces bool
+	// DefaultUserNamespaces says whether the default runtime handler does.
+	DefaultUserNamespaces bool
+	// StrictGroups says whether the node honours supplementalGroupsPolicy.
+	StrictGroups bool
+}
+
+// Service is what a plan needs to know of a Service.
+type Service struct {
+	Selector map[string]string
+	Ports    []corev1.ServicePort
+}
+
+// LiveDeployment is what a plan takes over from the Deployment as it is.
+type LiveDeployment struct {
+	// Replicas that the Deployment asks for now, by whomever they were set.
+	Replicas int32
+	// Features that its pods have now.
+	Features Features
+}
+
+// Plan is what should be.
+type Plan struct {
+	// Objects in the order in which they are applied: isolation first, the workload last.
+	Objects []Object
+	// Pending says which egress rules could not be opened yet, and why. Everything else of the
+	// plan stands: a rule that is pending is closed.
+	Pending field.ErrorList
+	// Resources in force, defaults included.
+	Resources v1alpha1.ResourceRequirements
+	// Endpoint at which allowed clients reach the server; empty while nobody can.
+	Endpoint string
+}
+
+// Object is one object of a plan.
+type Object struct {
+	Kind      string
+	Name      string
+	Namespace string
+	Config    runtime.ApplyConfiguration
+}
+
+// Build plans an MCPServer. The errors say what makes the spec impossible, each with its field;
+// then there is no plan, and nothing must be applied.
+func Build(in Input) (*Plan, field.ErrorList) {
+	spec := &in.Server.Spec
+	resources := effectiveResources(spec)
+	egress, pending, errs := planEgress(in.Server, in.Facts)
+	errs = append(errs, validate(spec, resources)...)
+	if len(errs) > 0 {
+		return nil, errs
+	}
+	b := builder{server: in.Server, facts: in.Facts, resources: resources}
+	p := &Plan{Pending: pending, Resources: resources, Endpoint: endpoint(in.Server)}
+	p.add("NetworkPolicy", BaselineName, in.Server.Namespace, baseline(in.Server.Namespace))
+	p.add("NetworkPolicy", in.Server.Name, in.Server.Namespace, b.networkPolicy(egress))
+	p.add("ServiceAccount", in.Server.Name, in.Server.Namespace, b.serviceAccount())
+	p.add("Service", in.Server.Name, in.Server.Namespace, b.service())
+	if b.wantsDisruptionBudget() {
+		p.add("PodDisruptionBudget", in.Server.Name, in.Server.Namespace, b.podDisruptionBudget())
+	}
+	p.add("Deployment", in.Server.Name, in.Server.Namespace, b.deployment())
+	return p, nil
+}
+
+func (p *Plan) add(kind, name, namespace string, config runtime.ApplyConfiguration) {
+	p.Objects = append(p.Objects, Object{Kind: kind, Name: name, Namespace: namespace, Config: config})
+}
+
+// builder carries what every object of one server is built from.
+type builder struct {
+	server    *v1alpha1.MCPServer
+	facts     Facts
+	resources v1alpha1.ResourceRequirements
+}
+
+// labels of every object of the server. Labels of the MCPServer are never copied: a GitOps engine
+// would take the children for its own.
+func (b builder) labels() map[string]string {
+	return map[string]string{
+		"app.kubernetes.io/name": b.server.Name,
+		LabelManagedBy:           ManagedBy,
+		LabelServer:              b.server.Name,
+	}
+}
+
+// SelectorLabels are the labels by which everything of one server finds its pods.
+func SelectorLabels(server string) map[string]string {
+	return map[string]string{LabelManagedBy: ManagedBy, LabelServer: server}
+}
+
+func (b builder) selector() *acmetav1.LabelSelectorApplyConfiguration {
+	return acmetav1.LabelSelector().WithMatchLabels(SelectorLabels(b.server.Name))
+}
+
+func (b builder) owner() *acmetav1.OwnerReferenceApplyConfiguration {
+	return acmetav1.OwnerReference().
+		WithAPIVersion(v1alpha1.GroupVersion.String()).
+		WithKind("MCPServer").
+		WithName(b.server.Name).
+		WithUID(b.server.UID).
+		WithController(true)
+}
+
+func (b builder) state() v1alpha1.DesiredState {
+	if b.server.Spec.DesiredState == "" {
+		return v1alpha1.StateRunning
+	}
+	return b.server.Spec.DesiredState
+}
+
+// replicas that should run now; nil where somebody else decides.
+func (b builder) replicas() *int32 {
+	if b.state() == v1alpha1.StateStopped {
+		return new(int32(0))
+	}
+	return b.server.Spec.Replicas
+}
+
+// endpoint is empty where the network is closed or no pod runs.
+func endpoint(s *v1alpha1.MCPServer) string {
+	if s.Spec.DesiredState != "" && s.Spec.DesiredState != v1alpha1.StateRunning {
+		return ""
+	}
+	path := s.Spec.Transport.Path
+	if path == "" {
+		path = DefaultPath
+	}
+	return endpointURL(s.Name, s.Namespace, *s.Spec.Transport.Port, path)
+}
+
+// IsOwnedBy tells whether the object's controller is the server.
+func IsOwnedBy(obj metav1.Object, server *v1alpha1.MCPServer) bool {
+	ref := metav1.GetControllerOfNoCopy(obj)
+	return ref != nil && ref.UID == server.UID
+}

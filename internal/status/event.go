@@ -1,0 +1,47 @@
+package status
+
+import (
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/mcpwarden/mcp-warden/api/v1alpha1"
+)
+
+// Event to be recorded about an MCPServer.
+type Event struct {
+	// Type is Normal or Warning.
+	Type string
+	// Reason in CamelCase.
+	Reason string
+	// Action is what the operator did.
+	Action string
+	// Note is the message.
+	Note string
+}
+
+// Transitions are the events between two statuses: none where no condition turned.
+func Transitions(old, now *v1alpha1.MCPServerStatus) []Event {
+	var out []Event
+	if c, turned := turnedTo(old, now, v1alpha1.ConditionStalled); turned && c.Status == metav1.ConditionTrue {
+		return append(out, Event{corev1.EventTypeWarning, c.Reason, "Stall", c.Message})
+	}
+	c, turned := turnedTo(old, now, v1alpha1.ConditionReady)
+	switch {
+	case turned && c.Status == metav1.ConditionTrue:
+		out = append(out, Event{corev1.EventTypeNormal, c.Reason, "Reconcile", c.Message})
+	case turned && c.Status == metav1.ConditionFalse:
+		out = append(out, Event{corev1.EventTypeWarning, c.Reason, "Reconcile", c.Message})
+	}
+	return out
+}
+
+// turnedTo tells whether a condition has another status or reason than before.
+func turnedTo(old, now *v1alpha1.MCPServerStatus, conditionType string) (*metav1.Condition, bool) {
+	is := meta.FindStatusCondition(now.Conditions, conditionType)
+	was := meta.FindStatusCondition(old.Conditions, conditionType)
+	if is == nil {
+		return nil, false
+	}
+	return is, was == nil || was.Status != is.Status || was.Reason != is.Reason
+}

@@ -1,0 +1,200 @@
+// Package status computes the status of an MCPServer from what was observed. It is pure: no client
+// and no clock; time comes in as a value.
+package status
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/mcpwarden/mcp-warden/api/v1alpha1"
+	"github.com/mcpwarden/mcp-warden/internal/plan"
+)
+
+// maxMessage bounds the messages of conditions, in bytes.
+const maxMessage = 1024
+
+// Input is all that a status depends on.
+type Input struct {
+	// Server with its present status.
+	Server *v1alpha1.MCPServer
+	// Now is the time of conditions that turn.
+	Now time.Time
+	// Plan that was applied; nil where there is none.
+	Plan *plan.Plan
+	// Deployment as it is now; nil where there is none.
+	Deployment *appsv1.Deployment
+	// Pods of the server.
+	Pods []corev1.Pod
+	// Problem that kept the plan from being applied; nil where it was applied.
+	Problem *Problem
+}
+
+// Problem says why a plan was not applied.
+type Problem struct {
+	// Reason for the conditions.
+	Reason string
+	// Message says what is wrong, where, and how to fix it.
+	Message string
+	// Waiting may cure it.
+	Waiting bool
+}
+
+// verdict is a condition without its bookkeeping.
+type verdict struct {
+	status  metav1.ConditionStatus
+	reason  string
+	message string
+}
+
+// Compute returns the new status. The old one is not changed.
+func Compute(in Input) v1alpha1.MCPServerStatus {
+	out := *in.Server.Status.DeepCopy()
+	out.ObservedGeneration = in.Server.Generation
+	out.Endpoint = ""
+	if in.Plan != nil {
+		out.Endpoint = in.Plan.Endpoint
+		out.Resources = in.Plan.Resources.DeepCopy()
+	}
+	out.Replicas, out.ReadyReplicas, out.Image = 0, 0, nil
+	if in.Deployment != nil {
+		out.Replicas = deref(in.Deployment.Spec.Replicas)
+		out.ReadyReplicas = in.Deployment.Status.ReadyReplicas
+		out.Image = imageOf(in.Deployment, in.Pods)
+	}
+	ready, reconciling, stalled := conditions(in)
+	set(&out, in, v1alpha1.ConditionReady, ready)
+	set(&out, in, v1alpha1.ConditionReconciling, reconciling)
+	set(&out, in, v1alpha1.ConditionStalled, stalled)
+	return out
+}
+
+func set(out *v1alpha1.MCPServerStatus, in Input, conditionType string, v verdict) {
+	meta.SetStatusCondition(&out.Conditions, metav1.Condition{
+		Type: conditionType, Status: v.status, Reason: v.reason, Message: bounded(v.message),
+		ObservedGeneration: in.Server.Generation, LastTransitionTime: metav1.NewTime(in.Now),
+	})
+}
+
+func bounded(message string) string {
+	if len(message) <= maxMessage {
+		return message
+	}
+	return strings.ToValidUTF8(message[:maxMessage-3], "") + "..."
+}
+
+// conditions are the kstatus triad.
+func conditions(in Input) (ready, reconciling, stalled verdict) {
+	idle := verdict{metav1.ConditionFalse, v1alpha1.ReasonReconciled, "Nothing is left to do."}
+	if p := in.Problem; p != nil {
+		ready = verdict{metav1.ConditionFalse, p.Reason, p.Message}
+		active := verdict{metav1.ConditionTrue, p.Reason, p.Message}
+		if p.Waiting {
+			ready.status = readyDespite(in)
+			return ready, active, verdict{metav1.ConditionFalse, p.Reason, "It is tried again."}
+		}
+		return ready, verdict{metav1.ConditionFalse, p.Reason, "Nothing is tried until it is fixed."}, active
+	}
+	ready, progress := workload(in)
+	if progress.reason == v1alpha1.ReasonRolloutFailed {
+		progress.status = metav1.ConditionTrue
+		return ready, verdict{metav1.ConditionFalse, progress.reason, "The rollout is given up until the spec changes."}, progress
+	}
+	reconciling, stalled = idle, idle
+	if progress.reason != "" {
+		reconciling = progress
+	}
+	if len(in.Plan.Pending) > 0 {
+		var messages []string
+		for _, err := range in.Plan.Pending {
+			messages = append(messages, err.Field+": "+err.Detail)
+		}
+		pending := strings.Join(messages, "; ")
+		ready = verdict{metav1.ConditionFalse, v1alpha1.ReasonEgressTargetNotFound, pending}
+		reconciling = verdict{metav1.ConditionTrue, v1alpha1.ReasonEgressTargetNotFound, pending}
+	}
+	return ready, reconciling, stalled
+}
+
+// readyDespite keeps what Ready said before a passing error; Unknown where it said nothing.
+func readyDespite(in Input) metav1.ConditionStatus {
+	if old := meta.FindStatusCondition(in.Server.Status.Conditions, v1alpha1.ConditionReady); old != nil {
+		return old.Status
+	}
+	return metav1.ConditionUnknown
+}
+
+// workload says whether the server is in its desired state, and what is under way (an empty reason: nothing).
+func workload(in Input) (ready, progress verdict) {
+	d := in.Deployment
+	if d == nil || (d.Status.ObservedGeneration == 0 && len(in.Server.Status.Conditions) == 0) {
+		message := "The Deployment was applied and has not been acted upon yet."
+		return verdict{metav1.ConditionUnknown, v1alpha1.ReasonProgressing, message},
+			verdict{metav1.ConditionTrue, v1alpha1.ReasonProgressing, message}
+	}
+	switch in.Server.Spec.DesiredState {
+	case v1alpha1.StateStopped:
+		return stopped(in)
+	case v1alpha1.StateQuarantined:
+		return verdict{metav1.ConditionTrue, v1alpha1.ReasonQuarantined,
+			fmt.Sprintf("The network is closed both ways and nothing is rolled out; %s kept.", pods(len(in.Pods), "is", "are"))}, verdict{}
+	}
+	return running(in)
+}
+
+func stopped(in Input) (ready, progress verdict) {
+	if n := len(in.Pods); n > 0 {
+		message := pods(n, "is", "are") + " still there."
+		return verdict{metav1.ConditionFalse, v1alpha1.ReasonStopping, message},
+			verdict{metav1.ConditionTrue, v1alpha1.ReasonStopping, message}
+	}
+	return verdict{metav1.ConditionTrue, v1alpha1.ReasonStopped, "No pod runs, as asked."}, verdict{}
+}
+
+func running(in Input) (ready, progress verdict) {
+	d := in.Deployment
+	want, have := deref(d.Spec.Replicas), d.Status
+	ready = verdict{metav1.ConditionTrue, v1alpha1.ReasonServing, fmt.Sprintf("%d of %d pods are ready.", have.ReadyReplicas, want)}
+	trouble := troubleOf(d, in.Pods)
+	if have.AvailableReplicas < want || want == 0 {
+		ready.status, ready.reason = metav1.ConditionFalse, v1alpha1.ReasonReplicasUnavailable
+		ready.message += trouble
+	}
+	rolled := have.ObservedGeneration >= d.Generation && have.UpdatedReplicas == want && have.Replicas == want && have.AvailableReplicas == want
+	if rolled {
+		return ready, verdict{}
+	}
+	message := fmt.Sprintf("%d of %d pods run the present spec, %d are available.%s", have.UpdatedReplicas, want, have.AvailableReplicas, trouble)
+	if deadlineExceeded(d) {
+		return ready, verdict{metav1.ConditionTrue, v1alpha1.ReasonRolloutFailed, message}
+	}
+	return ready, verdict{metav1.ConditionTrue, v1alpha1.ReasonProgressing, message}
+}
+
+func deadlineExceeded(d *appsv1.Deployment) bool {
+	for _, c := range d.Status.Conditions {
+		if c.Type == appsv1.DeploymentProgressing {
+			return c.Status == corev1.ConditionFalse && c.Reason == "ProgressDeadlineExceeded" && d.Status.ObservedGeneration >= d.Generation
+		}
+	}
+	return false
+}
+
+func pods(n int, singular, plural string) string {
+	if n == 1 {
+		return "1 pod " + singular
+	}
+	return fmt.Sprintf("%d pods %s", n, plural)
+}
+
+func deref(p *int32) int32 {
+	if p == nil {
+		return 0
+	}
+	return *p
+}

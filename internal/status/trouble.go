@@ -1,0 +1,102 @@
+package status
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/mcpwarden/mcp-warden/api/v1alpha1"
+	"github.com/mcpwarden/mcp-warden/internal/plan"
+)
+
+// troubleOf says what keeps pods from being ready, as a sentence to append; "" where nothing is
+// known. It is worded so that it stays the same while the cause does: no counts and no times.
+func troubleOf(d *appsv1.Deployment, pods []corev1.Pod) string {
+	for _, c := range d.Status.Conditions {
+		if c.Type == appsv1.DeploymentReplicaFailure && c.Status == corev1.ConditionTrue {
+			return " Pods cannot be created: " + c.Message
+		}
+	}
+	sorted := slices.SortedFunc(slices.Values(pods), func(a, b corev1.Pod) int { return cmp.Compare(a.Name, b.Name) })
+	for i := range sorted {
+		if why := troubleOfPod(&sorted[i]); why != "" {
+			return fmt.Sprintf(" Pod %s: %s", sorted[i].Name, why)
+		}
+	}
+	return ""
+}
+
+func troubleOfPod(pod *corev1.Pod) string {
+	if pod.DeletionTimestamp != nil {
+		return ""
+	}
+	if pod.Status.Phase == corev1.PodFailed {
+		return fmt.Sprintf("failed: %s %s", pod.Status.Reason, pod.Status.Message)
+	}
+	for _, c := range pod.Status.Conditions {
+		if c.Type == corev1.PodScheduled && c.Status == corev1.ConditionFalse {
+			return "cannot be scheduled: " + c.Message
+		}
+	}
+	for i := range pod.Status.ContainerStatuses {
+		if why := troubleOfContainer(&pod.Status.ContainerStatuses[i]); why != "" {
+			return why
+		}
+	}
+	return ""
+}
+
+func troubleOfContainer(c *corev1.ContainerStatus) string {
+	if c.Ready {
+		return ""
+	}
+	if w := c.State.Waiting; w != nil {
+		switch w.Reason {
+		case "ErrImagePull", "ImagePullBackOff":
+			return "the image cannot be pulled: " + pullError(w.Message)
+		case "CreateContainerConfigError", "CreateContainerError", "InvalidImageName", "RunContainerError":
+			return w.Reason + ": " + w.Message
+		}
+	}
+	for _, t := range []*corev1.ContainerStateTerminated{c.State.Terminated, c.LastTerminationState.Terminated} {
+		if t != nil {
+			return fmt.Sprintf("the server exited with code %d (%s); see its log", t.ExitCode, t.Reason)
+		}
+	}
+	return ""
+}
+
+// pullError removes what changes between two attempts from the kubelet's message.
+func pullError(message string) string {
+	if _, rest, found := strings.Cut(message, "\": "); found && strings.HasPrefix(message, "Back-off pulling image") {
+		message = rest
+	}
+	return strings.TrimPrefix(message, "ErrImagePull: ")
+}
+
+// imageOf says what the pods run, from the pods themselves.
+func imageOf(d *appsv1.Deployment, pods []corev1.Pod) *v1alpha1.ImageStatus {
+	out := &v1alpha1.ImageStatus{}
+	for _, c := range d.Spec.Template.Spec.Containers {
+		if c.Name == plan.ContainerName {
+			out.Reference = c.Image
+		}
+	}
+	digests := map[string]bool{}
+	for i := range pods {
+		for _, c := range pods[i].Status.ContainerStatuses {
+			if _, digest, found := strings.Cut(c.ImageID, "@"); c.Name == plan.ContainerName && found {
+				digests[digest] = true
+				out.Digest = digest
+			}
+		}
+	}
+	if len(digests) > 1 {
+		out.Digest = ""
+	}
+	return out
+}
