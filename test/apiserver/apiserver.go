@@ -14,6 +14,7 @@ import (
 
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
+	"sigs.k8s.io/controller-runtime/pkg/envtest"
 )
 
 // Server is a running control plane.
@@ -31,15 +32,11 @@ type Server struct {
 // its standard input, with the test process whatever happens to that. Without names parts, such as
 // kube-controller-manager, that are left out.
 func Start(ctx context.Context, name string, without ...string) (*Server, error) {
-	binary, err := localcluster(ctx)
-	if err != nil {
-		return nil, err
-	}
-	args := []string{"up", "--control-plane-only", "--foreground", "--name", fmt.Sprintf("test-%s-%d", name, os.Getpid())}
+	args := []string{"-C", filepath.Join(Root(), "hack", "localcluster"), "run", ".", "up", "--control-plane-only", "--foreground", "--name", fmt.Sprintf("test-%s-%d", name, os.Getpid())}
 	if len(without) > 0 {
 		args = append(args, "--without="+strings.Join(without, ","))
 	}
-	cmd := exec.CommandContext(ctx, binary, args...)
+	cmd := exec.CommandContext(ctx, "go", args...)
 	cmd.Stderr = os.Stderr
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
@@ -56,8 +53,9 @@ func Start(ctx context.Context, name string, without ...string) (*Server, error)
 	if err := s.ready(stdout); err != nil {
 		return nil, fmt.Errorf("%w; %w", err, s.Stop())
 	}
-	if err := s.installCRDs(ctx); err != nil {
-		return nil, fmt.Errorf("%w; %w", err, s.Stop())
+	crds := envtest.CRDInstallOptions{Paths: []string{filepath.Join(Root(), "config", "crd", "bases")}, ErrorIfPathMissing: true}
+	if _, err := envtest.InstallCRDs(s.Config, crds); err != nil {
+		return nil, fmt.Errorf("install CRDs: %w; %w", err, s.Stop())
 	}
 	return s, nil
 }
@@ -94,15 +92,4 @@ func (s *Server) Stop() error {
 func Root() string {
 	_, file, _, _ := runtime.Caller(0)
 	return filepath.Dir(filepath.Dir(filepath.Dir(file)))
-}
-
-// localcluster builds the program and returns its path; go build is the cache.
-func localcluster(ctx context.Context) (string, error) {
-	binary := filepath.Join(Root(), "bin", "localcluster")
-	cmd := exec.CommandContext(ctx, "go", "build", "-o", binary, ".")
-	cmd.Dir = filepath.Join(Root(), "hack", "localcluster")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("build hack/localcluster: %w\n%s", err, out)
-	}
-	return binary, nil
 }
