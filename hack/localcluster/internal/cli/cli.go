@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 
 	"github.com/spf13/cobra"
 
@@ -29,9 +28,6 @@ func Run(ctx context.Context, args []string) int {
 	err := root.ExecuteContext(ctx)
 	if err == nil {
 		return 0
-	}
-	if child, ok := errors.AsType[*exec.ExitError](err); ok {
-		return child.ExitCode()
 	}
 	if !errors.Is(err, errReported) {
 		fmt.Fprintln(os.Stderr, "localcluster:", err)

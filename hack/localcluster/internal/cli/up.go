@@ -99,10 +99,8 @@ error.`,
 }
 
 func superviseCommand() *cobra.Command {
-	var (
-		root     string
-		attached bool
-	)
+	var s lifecycle.Supervision
+	var root string
 	cmd := &cobra.Command{
 		Use:    "supervise",
 		Short:  "Run the components (started by up)",
@@ -114,10 +112,12 @@ func superviseCommand() *cobra.Command {
 				return err
 			}
 			c.Root = root
-			return lifecycle.Supervise(cmd.Context(), c, attached)
+			s.Cluster = c
+			return s.Run(cmd.Context())
 		},
 	}
 	cmd.Flags().StringVar(&root, "root", "", "state folder")
-	cmd.Flags().BoolVar(&attached, "attached", false, "end with the process that started this")
+	cmd.Flags().BoolVar(&s.Attached, "attached", false, "end with the process that started this")
+	cmd.Flags().BoolVar(&s.Inside, "inside", false, "the surroundings of a node are made")
 	return cmd
 }

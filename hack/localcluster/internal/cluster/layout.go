@@ -36,8 +36,12 @@ const (
 	apiServerService = "10.96.0.1"
 	dnsService       = "10.96.0.10"
 	PodCIDR          = "10.244.0.0/16"
-	NodeName         = "node-1"
-	NodeAddress      = "172.30.0.2"
+	// nodePodCIDR is what the controller-manager gives to the only node.
+	nodePodCIDR = "10.244.0.0/24"
+	NodeName    = "node-1"
+	NodeAddress = "172.30.0.2"
+	// Uplink is the interface of the node that leads outside.
+	Uplink = "eth0"
 	// advertised stands for the node where there is none: the API server refuses
 	// to advertise a loopback address. It is from a range kept for documentation.
 	advertised = "192.0.2.1"
@@ -83,6 +87,9 @@ func (l Layout) port(use string) int {
 func (l Layout) local(use string) string {
 	return "127.0.0.1:" + strconv.Itoa(l.port(use))
 }
+
+// InsideAPIServer is the API server's address for the node's own processes.
+func (l Layout) InsideAPIServer() string { return l.local(PortAPIServer) }
 
 // Components needed from the build.
 func Components(cfg state.Config) []string {

@@ -1,3 +1,5 @@
+//go:build linux
+
 package cluster
 
 import (
@@ -52,7 +54,7 @@ func (l Layout) Conditions(c *Client) []Condition {
 func (l Layout) nodeConditions(c *Client) []Condition {
 	conditions := []Condition{{
 		Waiting: "the node to be Ready",
-		Log:     "kubelet",
+		Log:     kubelet,
 		Check: func(ctx context.Context) error {
 			return ready(ctx, c, "/api/v1/nodes/"+NodeName, "Ready")
 		},

@@ -9,12 +9,14 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/mcpwarden/mcp-warden/hack/localcluster/internal/cluster"
+	"github.com/mcpwarden/mcp-warden/hack/localcluster/internal/node"
 )
 
 // Down removes the cluster, whatever state it is in.
@@ -79,6 +81,9 @@ func (m *Manager) stop(ctx context.Context) error {
 
 // clean removes what outlives the processes and is not in the state folder.
 func (m *Manager) clean() error {
+	if err := node.RemoveCgroups(m.Cluster.ID()); err != nil {
+		return err
+	}
 	for _, f := range []string{"prepared", "status.json"} {
 		if err := os.Remove(m.Cluster.Path(f)); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return err
@@ -88,9 +93,13 @@ func (m *Manager) clean() error {
 }
 
 // processes finds the supervisor and everything that carries the cluster's
-// marker, also what lost its supervisor. Processes that we descend from are left
+// marker or is in its cgroups, also what lost its supervisor. Processes that we descend from are left
 // out: `exec -- make test` may well end with `down`.
 func (m *Manager) processes() ([]int, error) {
+	inside, err := node.Processes(m.Cluster.ID())
+	if err != nil {
+		return nil, err
+	}
 	marker := []byte(cluster.Marker + "=" + m.Cluster.ID())
 	dirs, err := filepath.Glob("/proc/[0-9]*")
 	if err != nil {
@@ -105,7 +114,7 @@ func (m *Manager) processes() ([]int, error) {
 		}
 		// A process that ended meanwhile, or is not ours to see, is not ours.
 		env, err := os.ReadFile(filepath.Join(dir, "environ"))
-		if err == nil && hasVariable(env, marker) {
+		if err == nil && hasVariable(env, marker) || slices.Contains(inside, pid) {
 			pids = append(pids, pid)
 		}
 	}

@@ -176,11 +176,8 @@ func (m *Manager) launch(cfg state.Config, foreground bool) (<-chan error, error
 	}
 	defer func() { _ = logFile.Close() }()
 
-	args := []string{"supervise", "--name", m.Cluster.Name, "--root", m.Cluster.Root}
-	if foreground {
-		args = append(args, "--attached")
-	}
-	cmd := exec.Command("/proc/self/exe", args...)
+	supervision := Supervision{Cluster: m.Cluster, Attached: foreground}
+	cmd := exec.Command("/proc/self/exe", supervision.Args()...)
 	cmd.Env = append(os.Environ(), cluster.Marker+"="+cfg.ID)
 	cmd.Dir = "/"
 	cmd.Stdout, cmd.Stderr = logFile, logFile
@@ -206,8 +203,9 @@ func (m *Manager) launch(cfg state.Config, foreground bool) (<-chan error, error
 }
 
 // nodeNamespaces are those that a node does not share with the host. Network
-// and cgroup namespaces are entered later, from within.
-const nodeNamespaces = syscall.CLONE_NEWNS | syscall.CLONE_NEWPID | syscall.CLONE_NEWUTS | syscall.CLONE_NEWIPC | syscall.CLONE_NEWNET
+// and cgroup namespaces follow from within, once there is no more need of the
+// host's.
+const nodeNamespaces = syscall.CLONE_NEWNS | syscall.CLONE_NEWPID | syscall.CLONE_NEWUTS | syscall.CLONE_NEWIPC
 
 // foreground runs the cluster until the context ends, the input ends or the
 // supervisor ends, and removes it in any case. An error without a supervisor is

@@ -11,7 +11,6 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
-	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -36,57 +35,53 @@ type Process struct {
 
 // Supervisor runs processes and tells their state.
 type Supervisor struct {
-	cluster state.Cluster
-	log     *slog.Logger
-	spawner *spawner
+	cluster   state.Cluster
+	log       *slog.Logger
+	spawner   *spawner
+	processes []Process
+	ready     map[string]chan struct{}
 
 	mu         sync.Mutex
 	components []state.Component
-	ready      map[string]chan struct{}
 }
 
-// New makes a supervisor that writes its status and its processes' logs into
+// New makes a supervisor of processes that writes its status and their logs into
 // the cluster's state folder.
-func New(cluster state.Cluster, log *slog.Logger) *Supervisor {
-	return &Supervisor{
-		cluster: cluster,
-		log:     log,
-		spawner: newSpawner(),
-		ready:   map[string]chan struct{}{},
+func New(cluster state.Cluster, log *slog.Logger, processes []Process) (*Supervisor, error) {
+	s := &Supervisor{
+		cluster:   cluster,
+		log:       log,
+		spawner:   newSpawner(),
+		processes: processes,
+		ready:     map[string]chan struct{}{},
 	}
+	for _, p := range processes {
+		for _, dep := range p.After {
+			// It would wait for ever.
+			if s.ready[dep] == nil {
+				return nil, fmt.Errorf("%s is to start after %s, which is not listed before it", p.Name, dep)
+			}
+		}
+		s.ready[p.Name] = make(chan struct{})
+		s.components = append(s.components, state.Component{Name: p.Name, State: state.StateWaiting})
+	}
+	return s, nil
 }
 
 // Run keeps the processes running until the context ends; then it kills them
 // and returns when they are gone.
-func (s *Supervisor) Run(ctx context.Context, processes []Process) error {
-	if err := s.check(processes); err != nil {
-		return err
-	}
-	for _, p := range processes {
-		s.components = append(s.components, state.Component{Name: p.Name, State: state.StateWaiting})
-		s.ready[p.Name] = make(chan struct{})
+func (s *Supervisor) Run(ctx context.Context) error {
+	for _, p := range s.processes {
 		if err := rotate(s.cluster.Log(p.Name)); err != nil {
 			return err
 		}
 	}
 	s.save()
 	var wg sync.WaitGroup
-	for _, p := range processes {
+	for _, p := range s.processes {
 		wg.Go(func() { s.keep(ctx, p) })
 	}
 	wg.Wait()
-	return nil
-}
-
-// check finds mistakes in the process list that would make it wait for ever.
-func (s *Supervisor) check(processes []Process) error {
-	for i, p := range processes {
-		for _, dep := range p.After {
-			if !slices.ContainsFunc(processes[:i], func(q Process) bool { return q.Name == dep }) {
-				return fmt.Errorf("%s is to start after %s, which is not listed before it", p.Name, dep)
-			}
-		}
-	}
 	return nil
 }
 
