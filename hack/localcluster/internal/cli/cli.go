@@ -58,7 +58,7 @@ or a whole node with a small internet of its own, in namespaces of its own.`,
 	}
 	root.PersistentFlags().String("name", "default", "name of the cluster")
 	root.AddCommand(
-		upCommand(), downCommand(), statusCommand(), kubeconfigCommand(),
+		upCommand(), downCommand(), statusCommand(), kubeconfigCommand(), loadCommand(),
 		execCommand(), logsCommand(), buildCommand(), superviseCommand(),
 	)
 	return root

@@ -5,6 +5,7 @@ package cluster
 import (
 	"context"
 	"fmt"
+	"net"
 	"net/http"
 	"path/filepath"
 	"time"
@@ -51,6 +52,14 @@ func (l Layout) internetDNS(netns int) supervise.Process {
 		Args:  []string{"-conf", l.Internet().Corefile()},
 		Env:   l.environment(""),
 		NetNS: netns,
+		Ready: func(ctx context.Context) error {
+			var dialer net.Dialer
+			conn, err := dialer.DialContext(ctx, "tcp", net.JoinHostPort(internet.DNSAddress, "53"))
+			if err != nil {
+				return err
+			}
+			return conn.Close()
+		},
 	}
 }
 
