@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# Installs the operator of this checkout and waits until it runs.
+#   hack/install.sh OPERATOR_IMAGE KUBECTL...
+set -euo pipefail
+cd "$(dirname "$0")/.."
+image=$1
+shift
+"$@" kustomize config/default | sed "s#image: mcp-warden:dev#image: $image#" | "$@" apply --server-side --force-conflicts -f - >/dev/null
+"$@" wait --for=condition=Established crd/mcpservers.mcpwarden.io --timeout=60s >/dev/null
+"$@" -n mcp-warden-system rollout status deployment/mcp-warden --timeout=180s

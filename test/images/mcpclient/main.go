@@ -1,0 +1,70 @@
+// Command mcpclient is an MCP client for tests: it initializes a session over Streamable HTTP, lists
+// the tools and calls one of them, and says on each line what it did.
+//
+//	mcpclient [-timeout 10s] URL TOOL [ARGUMENTS]
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/modelcontextprotocol/go-sdk/mcp"
+)
+
+func main() {
+	timeout := flag.Duration("timeout", 10*time.Second, "how long all of it may take")
+	flag.Parse()
+	ctx, cancel := context.WithTimeout(context.Background(), *timeout)
+	defer cancel()
+	if err := run(ctx, flag.Args()); err != nil {
+		fmt.Fprintln(os.Stderr, "mcpclient:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, args []string) error {
+	if len(args) < 2 {
+		return fmt.Errorf("usage: mcpclient URL TOOL [ARGUMENTS as JSON]")
+	}
+	arguments := map[string]any{}
+	if len(args) > 2 {
+		if err := json.Unmarshal([]byte(args[2]), &arguments); err != nil {
+			return fmt.Errorf("arguments: %w", err)
+		}
+	}
+	client := mcp.NewClient(&mcp.Implementation{Name: "mcp-warden-test-client", Version: "1"}, nil)
+	session, err := client.Connect(ctx, &mcp.StreamableClientTransport{Endpoint: args[0], MaxRetries: -1}, nil)
+	if err != nil {
+		return fmt.Errorf("initialize: %w", err)
+	}
+	defer session.Close()
+	info := session.InitializeResult()
+	fmt.Printf("initialize: %s %s speaks %s\n", info.ServerInfo.Name, info.ServerInfo.Version, info.ProtocolVersion)
+	tools, err := session.ListTools(ctx, nil)
+	if err != nil {
+		return fmt.Errorf("tools/list: %w", err)
+	}
+	var names []string
+	for _, tool := range tools.Tools {
+		names = append(names, tool.Name)
+	}
+	fmt.Printf("tools/list: %d tools: %s\n", len(names), strings.Join(names, ", "))
+	result, err := session.CallTool(ctx, &mcp.CallToolParams{Name: args[1], Arguments: arguments})
+	if err != nil {
+		return fmt.Errorf("tools/call %s: %w", args[1], err)
+	}
+	content, err := json.Marshal(result.Content)
+	if err != nil {
+		return fmt.Errorf("tools/call %s: encode result: %w", args[1], err)
+	}
+	fmt.Printf("tools/call: %s answered %s\n", args[1], content)
+	if result.IsError {
+		return fmt.Errorf("tools/call %s: the tool says that it failed", args[1])
+	}
+	return nil
+}

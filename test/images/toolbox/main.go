@@ -1,0 +1,56 @@
+// Command toolbox acts inside a pod for the end-to-end tests: each subcommand makes one attempt and
+// says on one line how it ended; the exit code is 0 where it succeeded and 1 where it did not.
+package main
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"sort"
+	"strings"
+)
+
+// attempts by name; each takes its own arguments and says what came of it.
+var attempts = map[string]func(args []string) (string, error){
+	"status":  processStatus,
+	"write":   write,
+	"read":    read,
+	"fill":    fill,
+	"setuid":  setuid,
+	"userns":  userNamespace,
+	"mount":   mount,
+	"mknod":   mknod,
+	"dial":    dial,
+	"lookup":  lookUp,
+	"get":     get,
+	"serve":   serve,
+}
+
+func main() {
+	if len(os.Args) < 2 || attempts[os.Args[1]] == nil {
+		fmt.Fprintln(os.Stderr, "usage: toolbox ATTEMPT [ARGUMENTS], one of", strings.Join(names(), ", "))
+		os.Exit(2)
+	}
+	said, err := attempts[os.Args[1]](os.Args[2:])
+	if err != nil {
+		fmt.Println("failed:", err)
+		os.Exit(1)
+	}
+	fmt.Println(said)
+}
+
+func names() []string {
+	var out []string
+	for name := range attempts {
+		out = append(out, name)
+	}
+	sort.Strings(out)
+	return slices.Clip(out)
+}
+
+func arg(args []string, i int, fallback string) string {
+	if i < len(args) {
+		return args[i]
+	}
+	return fallback
+}
