@@ -1,8 +1,10 @@
 package controllers
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"reflect"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -10,12 +12,12 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	policyv1 "k8s.io/api/policy/v1"
-	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
+	"k8s.io/client-go/util/workqueue"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
@@ -37,8 +39,10 @@ const (
 	serverServiceIndex = "mcpwarden.io/egress-service"
 )
 
-// Events are recorded, and a leader is elected, with these rights.
+// Events are recorded, and a leader is elected, with these rights; the election still writes events
+// of the core group, in the operator's own namespace.
 // +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch
+// +kubebuilder:rbac:groups="",resources=events,verbs=create;patch,namespace=mcp-warden-system
 // +kubebuilder:rbac:groups=coordination.k8s.io,resources=leases,verbs=get;create;update,namespace=mcp-warden-system
 
 // Options of the operator.
@@ -49,6 +53,8 @@ type Options struct {
 	ClusterDNS types.NamespacedName
 	// Workers is how many servers are reconciled at the same time.
 	Workers int
+	// ConflictRetry is how long a name conflict waits; 30 s if zero.
+	ConflictRetry time.Duration
 }
 
 // NewManager returns a manager with every reconciler set up, and with a cache that holds no more
@@ -70,7 +76,7 @@ func NewManager(config *rest.Config, opts Options) (ctrl.Manager, error) {
 	}
 	r := &MCPServerReconciler{
 		Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Recorder: mgr.GetEventRecorder(plan.FieldManager),
-		Now: time.Now, ClusterDNS: opts.ClusterDNS,
+		Now: time.Now, ClusterDNS: opts.ClusterDNS, ConflictRetry: cmp.Or(opts.ConflictRetry, conflictRetry),
 	}
 	return mgr, r.setUp(mgr, opts.Workers)
 }
@@ -159,7 +165,11 @@ func (r *MCPServerReconciler) setUp(mgr ctrl.Manager, workers int) error {
 		Watches(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(serverOfPod)).
 		Watches(&corev1.Node{}, everyServer, builder.WithPredicates(predicate.Funcs{UpdateFunc: nodeFactChanged})).
 		Watches(&discoveryv1.EndpointSlice{}, everyServer).
-		WithOptions(controller.Options{MaxConcurrentReconciles: workers}).
+		WithOptions(controller.Options{
+			MaxConcurrentReconciles: workers,
+			ReconciliationTimeout:   reconcileTimeout,
+			RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](firstRetry, lastRetry),
+		}).
 		Complete(r)
 }
 
@@ -200,9 +210,10 @@ func (r *MCPServerReconciler) serversOfService(ctx context.Context, service clie
 	return append(requests, reconcile.Request{NamespacedName: name})
 }
 
+// serversIn lists servers as the cache has them: a watch must not wait for the writes of others.
 func (r *MCPServerReconciler) serversIn(ctx context.Context, opts ...client.ListOption) []reconcile.Request {
 	servers := &v1alpha1.MCPServerList{}
-	if err := r.Client.List(ctx, servers, append(opts, client.UnsafeDisableDeepCopy)...); err != nil {
+	if err := r.Client.List(ctx, servers, append(opts, client.UnsafeDisableDeepCopy, client.DisableReadYourWritesConsistency)...); err != nil {
 		ctrl.LoggerFrom(ctx).Error(err, "List MCPServers")
 		return nil
 	}
@@ -220,5 +231,5 @@ func serverOfPod(_ context.Context, pod client.Object) []reconcile.Request {
 
 // nodeFactChanged drops the many updates of nodes that no plan depends on.
 func nodeFactChanged(e event.UpdateEvent) bool {
-	return !equality.Semantic.DeepEqual(nodeFact(e.ObjectOld.(*corev1.Node)), nodeFact(e.ObjectNew.(*corev1.Node)))
+	return !reflect.DeepEqual(nodeFact(e.ObjectOld.(*corev1.Node)), nodeFact(e.ObjectNew.(*corev1.Node)))
 }
