@@ -13,6 +13,13 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	acappsv1 "k8s.io/client-go/applyconfigurations/apps/v1"
+	accorev1 "k8s.io/client-go/applyconfigurations/core/v1"
+	acmetav1 "k8s.io/client-go/applyconfigurations/meta/v1"
+	acnetworkingv1 "k8s.io/client-go/applyconfigurations/networking/v1"
+	acpolicyv1 "k8s.io/client-go/applyconfigurations/policy/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/apiutil"
 
@@ -22,7 +29,7 @@ import (
 
 // Server-side apply needs create and patch; update takes out what others put into an object of ours.
 // +kubebuilder:rbac:groups="",resources=serviceaccounts,verbs=get;list;watch;create;update;patch
-// +kubebuilder:rbac:groups="",resources=services,verbs=get;create;update;patch
+// +kubebuilder:rbac:groups="",resources=services,verbs=create;update;patch
 // +kubebuilder:rbac:groups=networking.k8s.io,resources=networkpolicies,verbs=get;list;watch;create;update;patch;delete
 // +kubebuilder:rbac:groups=policy,resources=poddisruptionbudgets,verbs=get;list;watch;create;update;patch;delete
 // +kubebuilder:rbac:groups=apps,resources=deployments,verbs=get;list;watch;create;update;patch
@@ -44,13 +51,30 @@ func newObject(kind string) client.Object {
 	panic("no plan holds a " + kind)
 }
 
+// metaOf returns the metadata of an apply configuration of a kind that plans hold.
+func metaOf(config runtime.ApplyConfiguration) *acmetav1.ObjectMetaApplyConfiguration {
+	switch config := config.(type) {
+	case *acappsv1.DeploymentApplyConfiguration:
+		return config.ObjectMetaApplyConfiguration
+	case *acnetworkingv1.NetworkPolicyApplyConfiguration:
+		return config.ObjectMetaApplyConfiguration
+	case *acpolicyv1.PodDisruptionBudgetApplyConfiguration:
+		return config.ObjectMetaApplyConfiguration
+	case *accorev1.ServiceApplyConfiguration:
+		return config.ObjectMetaApplyConfiguration
+	case *accorev1.ServiceAccountApplyConfiguration:
+		return config.ObjectMetaApplyConfiguration
+	}
+	panic(fmt.Sprintf("no plan holds a %T", config))
+}
+
 // pair is a planned object and what is there in its place.
 type pair struct {
 	planned plan.Object
 	// live is nil where there is none, or none that the cache holds.
 	live client.Object
-	// ours tells that an object is there and belongs to the server.
-	ours bool
+	// uid of an object that is there and belongs to the server; empty where there is none.
+	uid types.UID
 }
 
 // apply makes the live objects those of the plan. Every name is checked before anything is
@@ -83,10 +107,13 @@ func (r *MCPServerReconciler) lookUp(ctx context.Context, server *v1alpha1.MCPSe
 	live := newObject(o.Kind)
 	err := r.Client.Get(ctx, key, live)
 	if err == nil {
-		return pair{planned: o, live: live, ours: true}, checkOwner(server, o, live, isMarked(server, live))
+		return pair{planned: o, live: live, uid: live.GetUID()}, checkOwner(server, o, live, isMarked(server, live))
 	}
 	if !apierrors.IsNotFound(err) {
 		return pair{}, fmt.Errorf("get %s %s: %w", o.Kind, key, err)
+	}
+	if o.Kind == "Service" || o.Name == plan.BaselineName {
+		return pair{planned: o}, nil // the cache holds every Service, and the baseline's name is ours
 	}
 	gvk, err := apiutil.GVKForObject(live, r.Client.Scheme())
 	if err != nil {
@@ -100,7 +127,7 @@ func (r *MCPServerReconciler) lookUp(ctx context.Context, server *v1alpha1.MCPSe
 		}
 		return pair{}, fmt.Errorf("get %s %s: %w", o.Kind, key, err)
 	}
-	return pair{planned: o, ours: true}, checkOwner(server, o, partial, wasApplied(partial))
+	return pair{planned: o, uid: partial.UID}, checkOwner(server, o, partial, wasApplied(partial))
 }
 
 // checkOwner refuses an object that somebody else controls, or that nobody controls and that does
@@ -114,7 +141,7 @@ func checkOwner(server *v1alpha1.MCPServer, o plan.Object, live client.Object, m
 		return nil
 	case ref == nil:
 		return nameConflict(o, "exists and does not belong to this MCPServer")
-	case ref.Kind == "MCPServer" && ref.Name == server.Name:
+	case ref.Kind == "MCPServer" && ref.APIVersion == v1alpha1.GroupVersion.String() && ref.Name == server.Name:
 		return leftover(o)
 	}
 	return nameConflict(o, fmt.Sprintf("exists and belongs to %s %s", ref.Kind, ref.Name))
@@ -141,54 +168,93 @@ func (r *MCPServerReconciler) applyOne(ctx context.Context, server *v1alpha1.MCP
 			return pair.live, nil
 		}
 	}
-	// Without ForceOwnership, an object that somebody else creates at this very moment is a conflict.
-	opts := []client.ApplyOption{client.FieldOwner(plan.FieldManager)}
-	if pair.ours {
-		opts = append(opts, client.ForceOwnership)
-	}
-	if err := r.Client.Apply(ctx, pair.planned.Config, opts...); err != nil {
-		if apierrors.IsConflict(err) && !pair.ours {
+	applied, err := r.send(ctx, pair)
+	if err != nil {
+		if apierrors.IsConflict(err) && pair.uid == "" {
 			return nil, nameConflict(pair.planned, "was created by somebody else at the same time")
 		}
 		return nil, err
 	}
-	applied := newObject(pair.planned.Kind)
-	if err := remarshal(pair.planned.Config, applied); err != nil {
+	r.recordRepair(server, pair, drift)
+	return r.strip(ctx, pair.planned, applied)
+}
+
+// noObjectHasIt is a resourceVersion that no object of ours can have: the API server gave it out
+// before any. An apply that carries it can only create.
+const noObjectHasIt = "1"
+
+// send applies an object to what was looked up, and to nothing that took its place since. The plan
+// keeps its apply configuration as it is: client.Apply would write the API server's answer into it.
+func (r *MCPServerReconciler) send(ctx context.Context, pair pair) (client.Object, error) {
+	o := pair.planned
+	switch meta := metaOf(o.Config); {
+	case pair.uid != "":
+		meta.WithUID(pair.uid)
+	case o.Name != plan.BaselineName:
+		meta.WithResourceVersion(noObjectHasIt)
+	}
+	body, err := json.Marshal(o.Config)
+	if err != nil {
+		return nil, fmt.Errorf("encode %s: %w", o.Kind, err)
+	}
+	applied := newObject(o.Kind)
+	applied.SetNamespace(o.Namespace)
+	applied.SetName(o.Name)
+	if err := r.Client.Patch(ctx, applied, client.RawPatch(types.ApplyPatchType, body),
+		client.FieldOwner(plan.FieldManager), client.ForceOwnership); err != nil {
 		return nil, err
 	}
-	r.recordRepair(server, pair, drift)
-	return applied, r.strip(ctx, pair.planned, applied)
+	applied.SetManagedFields(nil)
+	return applied, nil
 }
 
 // strip takes out what others added to an object of ours and what applying leaves in place.
-func (r *MCPServerReconciler) strip(ctx context.Context, o plan.Object, applied client.Object) error {
+func (r *MCPServerReconciler) strip(ctx context.Context, o plan.Object, applied client.Object) (client.Object, error) {
 	expected := o.Expected(applied).(client.Object)
 	if plan.Drift(applied, expected) == "" {
-		return nil
+		return applied, nil
 	}
 	if err := r.Client.Update(ctx, expected, client.FieldOwner(plan.FieldManager)); err != nil {
-		return err
+		return nil, err
 	}
+	expected.SetManagedFields(nil)
 	if path := plan.Drift(expected, o.Expected(expected)); path != "" {
-		return fmt.Errorf("%s %s/%s was put right and is changed again at once at %s: find out which admission webhook does it",
+		return nil, fmt.Errorf("%s %s/%s was put right and is changed again at once at %s: find out which admission webhook or policy does it",
 			o.Kind, o.Namespace, o.Name, path)
 	}
-	return remarshal(expected, applied)
+	return expected, nil
 }
 
 // recordRepair tells of an object that changed although the spec did not.
 func (r *MCPServerReconciler) recordRepair(server *v1alpha1.MCPServer, pair pair, drift string) {
 	o := pair.planned
-	if server.Status.ObservedGeneration != server.Generation || meta.FindStatusCondition(server.Status.Conditions, v1alpha1.ConditionReady) == nil {
+	if !wasInPlace(server, o) {
 		return
 	}
 	switch {
 	case drift != "":
 		r.Recorder.Eventf(server, nil, corev1.EventTypeNormal, "Repaired", "Apply", "%s %s differed from the plan at %s and was put right", o.Kind, o.Name, drift)
-	case !pair.ours && o.Name != plan.BaselineName:
+	case pair.uid != "":
+		r.Recorder.Eventf(server, nil, corev1.EventTypeNormal, "Repaired", "Apply", "%s %s had lost its labels and was put right", o.Kind, o.Name)
+	default:
 		r.Recorder.Eventf(server, nil, corev1.EventTypeNormal, "Recreated", "Apply", "%s %s was missing and was created", o.Kind, o.Name)
 	}
 }
+
+// wasInPlace tells from the status whether an object of the present spec had been applied before.
+func wasInPlace(server *v1alpha1.MCPServer, o plan.Object) bool {
+	if o.Kind == "PodDisruptionBudget" && server.Status.Replicas < 2 {
+		return false // an autoscaler just asked for a second pod
+	}
+	if server.Status.Image == nil {
+		return false // there was no Deployment yet
+	}
+	ready := meta.FindStatusCondition(server.Status.Conditions, v1alpha1.ConditionReady)
+	return ready != nil && ready.ObservedGeneration == server.Generation && !slices.Contains(notApplied, ready.Reason)
+}
+
+// notApplied are the reasons of Ready under which not every object of the plan was applied.
+var notApplied = []string{v1alpha1.ReasonInvalidSpec, v1alpha1.ReasonNameConflict, v1alpha1.ReasonRejected, v1alpha1.ReasonReconcileError}
 
 // prune removes what the server owns and the plan no longer holds.
 func (r *MCPServerReconciler) prune(ctx context.Context, server *v1alpha1.MCPServer, p *plan.Plan) error {
@@ -207,39 +273,5 @@ func (r *MCPServerReconciler) prune(ctx context.Context, server *v1alpha1.MCPSer
 	if err := r.Client.Delete(ctx, live, client.Preconditions{UID: new(live.GetUID())}); client.IgnoreNotFound(err) != nil {
 		return fmt.Errorf("delete %s: %w", kind, err)
 	}
-	return nil
-}
-
-// release removes the baseline of a namespace once no server and no pod of one is left in it.
-func (r *MCPServerReconciler) release(ctx context.Context, namespace string) error {
-	servers, pods := &v1alpha1.MCPServerList{}, &corev1.PodList{}
-	for _, list := range []client.ObjectList{servers, pods} {
-		if err := r.Client.List(ctx, list, client.InNamespace(namespace), client.Limit(1)); err != nil {
-			return fmt.Errorf("list what is left in namespace %s: %w", namespace, err)
-		}
-	}
-	if len(servers.Items) > 0 || len(pods.Items) > 0 {
-		return nil
-	}
-	baseline := &networkingv1.NetworkPolicy{}
-	if err := r.Client.Get(ctx, client.ObjectKey{Namespace: namespace, Name: plan.BaselineName}, baseline); err != nil {
-		return client.IgnoreNotFound(err)
-	}
-	if err := r.Client.Delete(ctx, baseline, client.Preconditions{UID: new(baseline.GetUID())}); client.IgnoreNotFound(err) != nil {
-		return fmt.Errorf("delete NetworkPolicy %s: %w", plan.BaselineName, err)
-	}
-	return nil
-}
-
-// remarshal turns what the API server answered into the type that the rest of the code reads.
-func remarshal(from any, into client.Object) error {
-	raw, err := json.Marshal(from)
-	if err != nil {
-		return fmt.Errorf("encode %T: %w", from, err)
-	}
-	if err := json.Unmarshal(raw, into); err != nil {
-		return fmt.Errorf("decode %T: %w", into, err)
-	}
-	into.SetManagedFields(nil)
 	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/events"
@@ -19,8 +20,14 @@ import (
 	"github.com/mcpwarden/mcp-warden/internal/status"
 )
 
-// conflictRetry is how long a name conflict waits: the foreign object may not be watched.
-const conflictRetry = 30 * time.Second
+const (
+	// conflictRetry is how long a name conflict waits: the foreign object may not be watched.
+	conflictRetry = 30 * time.Second
+	// reconcileTimeout ends a reconcile that waits for the cache to see what it never will.
+	reconcileTimeout = time.Minute
+	// firstRetry and lastRetry bound the time between two attempts after an error.
+	firstRetry, lastRetry = 50 * time.Millisecond, time.Minute
+)
 
 // MCPServerReconciler makes the cluster match every MCPServer.
 type MCPServerReconciler struct {
@@ -34,9 +41,11 @@ type MCPServerReconciler struct {
 	Now func() time.Time
 	// ClusterDNS is the Service that answers DNS queries in the cluster.
 	ClusterDNS types.NamespacedName
+	// ConflictRetry is how long a name conflict waits.
+	ConflictRetry time.Duration
 }
 
-// +kubebuilder:rbac:groups=mcpwarden.io,resources=mcpservers,verbs=get;list;watch
+// +kubebuilder:rbac:groups=mcpwarden.io,resources=mcpservers,verbs=list;watch
 // +kubebuilder:rbac:groups=mcpwarden.io,resources=mcpservers/status,verbs=patch
 
 // Reconcile makes the cluster match one MCPServer.
@@ -44,12 +53,12 @@ func (r *MCPServerReconciler) Reconcile(ctx context.Context, req ctrl.Request) (
 	server := &v1alpha1.MCPServer{}
 	if err := r.Client.Get(ctx, req.NamespacedName, server); err != nil {
 		if apierrors.IsNotFound(err) {
-			return ctrl.Result{}, r.release(ctx, req.Namespace)
+			return r.closeBehind(ctx, req.Namespace)
 		}
 		return ctrl.Result{}, fmt.Errorf("get MCPServer: %w", err)
 	}
 	if server.DeletionTimestamp != nil {
-		return ctrl.Result{}, nil // the garbage collector takes what it owns
+		return r.closeBehind(ctx, req.Namespace) // the garbage collector takes what it owns
 	}
 	obs, err := r.observe(ctx, server)
 	if err != nil {
@@ -65,6 +74,12 @@ func (r *MCPServerReconciler) Reconcile(ctx context.Context, req ctrl.Request) (
 
 // report writes the status if it changed, records what turned, and decides what is tried again.
 func (r *MCPServerReconciler) report(ctx context.Context, server *v1alpha1.MCPServer, in status.Input, err error) (ctrl.Result, error) {
+	switch {
+	case apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause):
+		return ctrl.Result{}, nil // the server goes with its namespace
+	case apierrors.IsConflict(err):
+		return ctrl.Result{}, err // somebody wrote at the same time: look again
+	}
 	in.Server, in.Now, in.Problem = server, r.Now(), problemOf(err)
 	updated := server.DeepCopy()
 	updated.Status = status.Compute(in)
@@ -78,7 +93,7 @@ func (r *MCPServerReconciler) report(ctx context.Context, server *v1alpha1.MCPSe
 	case in.Problem == nil:
 		return ctrl.Result{}, nil
 	case in.Problem.Reason == v1alpha1.ReasonNameConflict:
-		return ctrl.Result{RequeueAfter: conflictRetry}, nil
+		return ctrl.Result{RequeueAfter: r.ConflictRetry}, nil
 	case in.Problem.Waiting:
 		return ctrl.Result{}, err
 	}

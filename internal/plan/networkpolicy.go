@@ -13,6 +13,11 @@ import (
 // BaselineName is the name of the NetworkPolicy that closes every server pod of a namespace.
 const BaselineName = "mcp-warden-default-deny"
 
+// Baseline is the baseline of a namespace, as every plan in it holds it.
+func Baseline(namespace string) Object {
+	return Object{Kind: "NetworkPolicy", Name: BaselineName, Namespace: namespace, Config: baseline(namespace)}
+}
+
 // baseline closes both ways for every server pod of the namespace and opens nothing. It has no
 // owner: when an MCPServer is deleted, its own policy goes at once, while its pods may still run for
 // their grace period; the baseline keeps them closed until the last one is gone.

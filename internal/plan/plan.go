@@ -111,7 +111,7 @@ func Build(in Input) (*Plan, field.ErrorList) {
 	}
 	b := builder{server: in.Server, facts: in.Facts, resources: resources}
 	p := &Plan{Pending: pending, Resources: resources, Endpoint: endpoint(in.Server)}
-	p.add("NetworkPolicy", BaselineName, in.Server.Namespace, baseline(in.Server.Namespace))
+	p.Objects = append(p.Objects, Baseline(in.Server.Namespace))
 	p.add("NetworkPolicy", in.Server.Name, in.Server.Namespace, b.networkPolicy(egress))
 	p.add("ServiceAccount", in.Server.Name, in.Server.Namespace, b.serviceAccount())
 	p.add("Service", in.Server.Name, in.Server.Namespace, b.service())

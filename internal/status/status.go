@@ -132,7 +132,7 @@ func readyDespite(in Input) metav1.ConditionStatus {
 // workload says whether the server is in its desired state, and what is under way (an empty reason: nothing).
 func workload(in Input) (ready, progress verdict) {
 	d := in.Deployment
-	if d == nil || (d.Status.ObservedGeneration == 0 && len(in.Server.Status.Conditions) == 0) {
+	if d == nil || d.Status.ObservedGeneration == 0 {
 		message := "The Deployment was applied and has not been acted upon yet."
 		return verdict{metav1.ConditionUnknown, v1alpha1.ReasonProgressing, message},
 			verdict{metav1.ConditionTrue, v1alpha1.ReasonProgressing, message}

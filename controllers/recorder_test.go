@@ -1,0 +1,139 @@
+package controllers_test
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// request is what the operator asked of the API server.
+type request struct {
+	verb, resource, namespace, name string
+}
+
+func (r request) String() string {
+	return strings.TrimRight(r.verb+" "+r.resource+" "+r.namespace+"/"+r.name, "/")
+}
+
+func (r request) writes() bool { return r.verb != "get" && r.verb != "list" && r.verb != "watch" }
+
+// recorder records requests, and lets a test act just before one or refuse it.
+type recorder struct {
+	mu       sync.Mutex
+	requests []request
+	hook     func(request) error
+}
+
+func (r *recorder) wrap(next http.RoundTripper) http.RoundTripper {
+	return roundTripper(func(in *http.Request) (*http.Response, error) {
+		if req, ok := parse(in); ok {
+			r.mu.Lock()
+			hook := r.hook
+			r.mu.Unlock()
+			if hook != nil {
+				if err := hook(req); err != nil {
+					return nil, err
+				}
+			}
+			r.mu.Lock()
+			r.requests = append(r.requests, req)
+			r.mu.Unlock()
+		}
+		return next.RoundTrip(in)
+	})
+}
+
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(in *http.Request) (*http.Response, error) { return f(in) }
+
+// parse tells what an HTTP request asks for; false for what is not about objects.
+func parse(in *http.Request) (request, bool) {
+	parts := strings.Split(strings.Trim(in.URL.Path, "/"), "/")
+	switch {
+	case parts[0] == "api" && len(parts) > 2:
+		parts = parts[2:]
+	case parts[0] == "apis" && len(parts) > 3:
+		parts = parts[3:]
+	default:
+		return request{}, false
+	}
+	out := request{}
+	if parts[0] == "namespaces" && len(parts) > 2 {
+		out.namespace, parts = parts[1], parts[2:]
+	}
+	out.resource = parts[0]
+	if len(parts) > 1 {
+		out.name = parts[1]
+	}
+	if len(parts) > 2 {
+		out.resource += "/" + parts[2]
+	}
+	out.verb = verb(in, out.name)
+	return out, true
+}
+
+func verb(in *http.Request, name string) string {
+	switch in.Method {
+	case http.MethodPost:
+		return "create"
+	case http.MethodPut:
+		return "update"
+	case http.MethodPatch:
+		return "patch"
+	case http.MethodDelete:
+		return "delete"
+	}
+	switch {
+	case in.URL.Query().Get("watch") != "":
+		return "watch"
+	case name == "":
+		return "list"
+	}
+	return "get"
+}
+
+// before sets what is done before each request from now on; an error is the answer to it.
+func (r *recorder) before(hook func(request) error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.hook = hook
+}
+
+// in lists the requests about a namespace, or all of them for "".
+func (r *recorder) in(namespace string, keep func(request) bool) []request {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var out []request
+	for _, req := range r.requests {
+		if (namespace == "" || req.namespace == namespace) && keep(req) {
+			out = append(out, req)
+		}
+	}
+	return out
+}
+
+func (r *recorder) writes(namespace string) []request { return r.in(namespace, request.writes) }
+
+// calm waits until the operator has asked nothing about a namespace for a while.
+func (r *recorder) calm(t *testing.T, namespace string) {
+	t.Helper()
+	const quiet = 700 * time.Millisecond
+	seen, since := -1, time.Now()
+	eventually(t, func() string {
+		if n := len(r.in(namespace, func(request) bool { return true })); n != seen {
+			seen, since = n, time.Now()
+		}
+		if time.Since(since) < quiet {
+			return fmt.Sprintf("%d requests, the last less than %s ago", seen, quiet)
+		}
+		return ""
+	})
+}
+
+// refused is the answer of an API server that refuses.
+var errCut = fmt.Errorf("the connection was cut: %w", io.ErrUnexpectedEOF)
