@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/mcpwarden/mcp-warden/hack/localcluster/internal/state"
 )
@@ -52,41 +53,76 @@ func (l Layout) Conditions(c *Client) []Condition {
 }
 
 func (l Layout) nodeConditions(c *Client) []Condition {
-	conditions := []Condition{{
+	return []Condition{{
 		Waiting: "the node to be Ready",
 		Log:     kubelet,
-		Check: func(ctx context.Context) error {
-			return ready(ctx, c, "/api/v1/nodes/"+NodeName, "Ready")
-		},
+		Check:   func(ctx context.Context) error { return l.nodeReady(ctx, c) },
 	}, {
 		Waiting: "CoreDNS",
-		Log:     "bootstrap",
-		Check: func(ctx context.Context) error {
-			return ready(ctx, c, "/apis/apps/v1/namespaces/kube-system/deployments/coredns", "Available")
-		},
+		Log:     kubelet,
+		Check:   func(ctx context.Context) error { return dnsReady(ctx, c) },
 	}}
-	return conditions
 }
 
-// ready reads one condition of an object.
-func ready(ctx context.Context, c *Client, path, condition string) error {
-	var object struct {
-		Status struct {
-			Conditions []struct{ Type, Status, Message string }
-		}
-	}
-	if err := c.Get(ctx, path, &object); err != nil {
+// nodeReady wants the node's word from after the kubelet's last start: what
+// stands there from before says nothing.
+func (l Layout) nodeReady(ctx context.Context, c *Client) error {
+	status, err := l.Cluster.LoadStatus()
+	if err != nil {
 		return err
 	}
-	for _, c := range object.Status.Conditions {
-		if c.Type == condition && c.Status == "True" {
-			return nil
-		}
-		if c.Type == condition {
-			return fmt.Errorf("%s is %s: %s", condition, c.Status, c.Message)
+	var node struct {
+		Status struct {
+			Conditions []struct {
+				Type, Status, Message string
+				LastHeartbeatTime     time.Time
+			}
 		}
 	}
-	return fmt.Errorf("%s is not reported yet", condition)
+	if err := c.Get(ctx, "/api/v1/nodes/"+NodeName, &node); err != nil {
+		return err
+	}
+	for _, cond := range node.Status.Conditions {
+		switch {
+		case cond.Type != "Ready":
+		case cond.Status != "True":
+			return fmt.Errorf("Ready is %s: %s", cond.Status, cond.Message)
+		case cond.LastHeartbeatTime.Before(status.Started(kubelet).Truncate(time.Second)):
+			return errors.New("the kubelet has not reported since it started")
+		default:
+			return nil
+		}
+	}
+	return errors.New("the kubelet has not reported yet")
+}
+
+// dnsReady asks CoreDNS itself, through the API server: the pod's status may be
+// from before a restart of the node.
+func dnsReady(ctx context.Context, c *Client) error {
+	const namespace = "/api/v1/namespaces/kube-system"
+	var pods struct {
+		Items []struct {
+			Metadata struct {
+				Name              string
+				DeletionTimestamp *time.Time
+			}
+			Status struct{ Phase string }
+		}
+	}
+	if err := c.Get(ctx, namespace+"/pods?labelSelector=k8s-app%3Dkube-dns", &pods); err != nil {
+		return err
+	}
+	err := errors.New("its pod does not exist yet")
+	for _, p := range pods.Items {
+		if p.Status.Phase != "Running" || p.Metadata.DeletionTimestamp != nil {
+			err = fmt.Errorf("its pod is %s", p.Status.Phase)
+			continue
+		}
+		if err = c.Get(ctx, namespace+"/pods/"+p.Metadata.Name+":8181/proxy/ready", nil); err == nil {
+			return nil
+		}
+	}
+	return err
 }
 
 func (l Layout) componentsReady() error {

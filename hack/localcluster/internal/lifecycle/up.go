@@ -66,10 +66,41 @@ func (m *Manager) ensure(ctx context.Context, opts Options) (ended <-chan error,
 	}
 	defer func() { lock.Release(!m.Cluster.Exists()) }()
 	running, err := m.adopt(ctx, opts)
-	if running || err != nil {
+	if err != nil {
 		return nil, err
 	}
+	if running {
+		err := m.await(ctx, m.watchSupervisor(ctx))
+		if !errors.Is(err, errSupervisorEnded) {
+			return nil, err
+		}
+		m.Progress("its supervisor has ended meanwhile")
+	}
 	return m.start(ctx, opts)
+}
+
+// errSupervisorEnded says that there is nothing to wait for any more.
+var errSupervisorEnded = errors.New("the supervisor ended")
+
+// watchSupervisor tells when a supervisor that somebody else started ends.
+func (m *Manager) watchSupervisor(ctx context.Context) <-chan error {
+	ended := make(chan error, 1)
+	go func() {
+		tick := time.NewTicker(pollInterval)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+				if pid, err := m.Cluster.SupervisorPID(); err != nil || pid == 0 {
+					ended <- err
+					return
+				}
+			}
+		}
+	}()
+	return ended
 }
 
 func (m *Manager) preflight(opts Options) error {
@@ -86,7 +117,7 @@ func (m *Manager) lock(ctx context.Context) (*state.Lock, error) {
 }
 
 // adopt deals with a cluster that exists already: it refuses one that was made
-// otherwise, and waits for one whose supervisor runs.
+// otherwise, and reports whether its supervisor runs.
 func (m *Manager) adopt(ctx context.Context, opts Options) (running bool, err error) {
 	cfg, err := m.Cluster.LoadConfig()
 	if errors.Is(err, os.ErrNotExist) {
@@ -107,7 +138,7 @@ func (m *Manager) adopt(ctx context.Context, opts Options) (running bool, err er
 		return false, fmt.Errorf("cluster %q runs already: remove it with `down --name %s` first, or choose another --name", m.Cluster.Name, m.Cluster.Name)
 	}
 	m.Progress("cluster %q runs already (%s)", m.Cluster.Name, cfg.Mode())
-	return true, m.await(ctx, cfg, nil)
+	return true, nil
 }
 
 func describe(cfg state.Config) string {
@@ -128,7 +159,7 @@ func (m *Manager) start(ctx context.Context, opts Options) (ended <-chan error, 
 	if err != nil {
 		return nil, err
 	}
-	return ended, m.await(ctx, cfg, ended)
+	return ended, m.await(ctx, ended)
 }
 
 // prepare builds what is missing, clears away what a dead supervisor left, and
@@ -229,7 +260,7 @@ func (m *Manager) foreground(ctx context.Context, opts Options, input io.Reader,
 		select {
 		case <-ctx.Done():
 		case cause := <-ended:
-			err = fmt.Errorf("the supervisor ended: %w\n%s", cause, m.logTail("supervisor"))
+			err = fmt.Errorf("%w: %v\n%s", errSupervisorEnded, cause, m.logTail("supervisor"))
 		}
 	}
 	return errors.Join(err, m.Down(context.WithoutCancel(ctx)))
@@ -241,8 +272,9 @@ const (
 	noteInterval = 10 * time.Second
 )
 
-// await waits for each condition in turn. ended may be nil.
-func (m *Manager) await(ctx context.Context, cfg state.Config, ended <-chan error) error {
+// await waits for each condition in turn, as long as the supervisor has not
+// ended.
+func (m *Manager) await(ctx context.Context, ended <-chan error) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, readyTimeout, fmt.Errorf("gave up after %s", readyTimeout))
 	defer cancel()
 	w := waiter{Manager: m, ended: ended, start: time.Now()}
@@ -322,7 +354,7 @@ func (w *waiter) wait(ctx context.Context, c cluster.Condition) error {
 		select {
 		case <-tick.C:
 		case cause := <-w.ended:
-			return fmt.Errorf("the supervisor ended: %v\n%s", cause, w.logTail("supervisor"))
+			return fmt.Errorf("%w: %v\n%s", errSupervisorEnded, cause, w.logTail("supervisor"))
 		case <-ctx.Done():
 			return w.failure(ctx, c, err)
 		}

@@ -103,6 +103,9 @@ func mountAll(c state.Cluster, cfg state.Config, all []hierarchy) error {
 		{source: fmt.Sprintf("/proc/self/fd/%d", stateDir.Fd()), target: StateRoot, flags: unix.MS_BIND},
 		{source: fmt.Sprintf("/proc/self/fd/%d", cacheDir.Fd()), target: CacheRoot, flags: unix.MS_BIND},
 		{source: "proc", target: "/proc", fsType: "proc"},
+		// pinSysctls covers parts of /proc. Pods with a user namespace may mount
+		// theirs only where one stands in the open.
+		{source: "proc", target: base + "/proc", fsType: "proc"},
 		{source: "sysfs", target: "/sys", fsType: "sysfs"},
 		{source: "bpf", target: "/sys/fs/bpf", fsType: "bpf", data: "mode=700"},
 		{source: "tmpfs", target: "/tmp", fsType: "tmpfs", data: "mode=1777"},

@@ -30,6 +30,16 @@ type Status struct {
 	Components []Component `json:"components"`
 }
 
+// Started is when a component started last.
+func (s Status) Started(name string) time.Time {
+	for _, c := range s.Components {
+		if c.Name == name {
+			return c.Started
+		}
+	}
+	return time.Time{}
+}
+
 // LoadStatus returns an empty status before the supervisor has written any.
 func (c Cluster) LoadStatus() (Status, error) {
 	var s Status
