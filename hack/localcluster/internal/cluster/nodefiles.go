@@ -145,6 +145,8 @@ func (l Layout) proxyJSON() ([]byte, error) {
 		"clientConnection":   object{"kubeconfig": l.Cluster.Path("kubeconfigs", certProxy)},
 		"healthzBindAddress": "127.0.0.1:10256",
 		"metricsBindAddress": "127.0.0.1:10249",
+		// Tests wait for every change.
+		"nftables": object{"minSyncPeriod": "0s", "syncPeriod": "30s"},
 		// These limits belong to the machine.
 		"conntrack": object{"maxPerCore": 0, "min": 0},
 	}, "", "  ")

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"slices"
 	"time"
 
@@ -21,9 +22,12 @@ type Condition struct {
 	Check func(context.Context) error
 }
 
+// Dial connects from inside a node.
+type Dial func(ctx context.Context, network, address string) (net.Conn, error)
+
 // Conditions lists what makes the cluster ready, in the order in which it comes
 // about.
-func (l Layout) Conditions(c *Client) []Condition {
+func (l Layout) Conditions(c *Client, dial Dial) []Condition {
 	conditions := []Condition{{
 		Waiting: "the API server",
 		Log:     APIServer,
@@ -43,7 +47,7 @@ func (l Layout) Conditions(c *Client) []Condition {
 		})
 	}
 	if l.Config.HasNode() {
-		conditions = append(conditions, l.nodeConditions(c)...)
+		conditions = append(conditions, l.nodeConditions(c, dial)...)
 	}
 	return append(conditions, Condition{
 		Waiting: "every component",
@@ -52,7 +56,7 @@ func (l Layout) Conditions(c *Client) []Condition {
 	})
 }
 
-func (l Layout) nodeConditions(c *Client) []Condition {
+func (l Layout) nodeConditions(c *Client, dial Dial) []Condition {
 	return []Condition{{
 		Waiting: "the node to be Ready",
 		Log:     kubelet,
@@ -60,7 +64,7 @@ func (l Layout) nodeConditions(c *Client) []Condition {
 	}, {
 		Waiting: "CoreDNS",
 		Log:     kubelet,
-		Check:   func(ctx context.Context) error { return dnsReady(ctx, c) },
+		Check:   func(ctx context.Context) error { return dnsReady(ctx, dial) },
 	}}
 }
 
@@ -96,32 +100,19 @@ func (l Layout) nodeReady(ctx context.Context, c *Client) error {
 	return errors.New("the kubelet has not reported yet")
 }
 
-// dnsReady asks CoreDNS itself, through the API server: the pod's status may be
+// dnsReady resolves a name as a pod would: that takes the API server, the pod
+// network, the Service and CoreDNS. What the API server says of the pod may be
 // from before a restart of the node.
-func dnsReady(ctx context.Context, c *Client) error {
-	const namespace = "/api/v1/namespaces/kube-system"
-	var pods struct {
-		Items []struct {
-			Metadata struct {
-				Name              string
-				DeletionTimestamp *time.Time
-			}
-			Status struct{ Phase string }
-		}
+func dnsReady(ctx context.Context, dial Dial) error {
+	resolver := &net.Resolver{
+		PreferGo: true,
+		Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
+			return dial(ctx, network, net.JoinHostPort(dnsService, "53"))
+		},
 	}
-	if err := c.Get(ctx, namespace+"/pods?labelSelector=k8s-app%3Dkube-dns", &pods); err != nil {
-		return err
-	}
-	err := errors.New("its pod does not exist yet")
-	for _, p := range pods.Items {
-		if p.Status.Phase != "Running" || p.Metadata.DeletionTimestamp != nil {
-			err = fmt.Errorf("its pod is %s", p.Status.Phase)
-			continue
-		}
-		if err = c.Get(ctx, namespace+"/pods/"+p.Metadata.Name+":8181/proxy/ready", nil); err == nil {
-			return nil
-		}
-	}
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	_, err := resolver.LookupHost(ctx, "kubernetes.default.svc.cluster.local.")
 	return err
 }
 

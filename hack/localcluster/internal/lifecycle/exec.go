@@ -3,8 +3,10 @@
 package lifecycle
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -48,6 +50,26 @@ func Exec(c state.Cluster, cfg state.Config, internet bool, args []string) error
 		return fmt.Errorf("run %s: %w", strings.Join(args, " "), err)
 	}
 	return nil
+}
+
+// dial connects from inside the node.
+func (m *Manager) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	pid, err := m.Cluster.SupervisorPID()
+	if err != nil {
+		return nil, err
+	}
+	netns, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", pid))
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = netns.Close() }()
+	var conn net.Conn
+	err = node.Inside(netns, func() (err error) {
+		var dialer net.Dialer
+		conn, err = dialer.DialContext(ctx, network, address)
+		return err
+	})
+	return conn, err
 }
 
 // enter puts the calling thread into the cluster's network and gives it the

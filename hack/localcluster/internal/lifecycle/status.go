@@ -59,7 +59,7 @@ func (m *Manager) problems(ctx context.Context, cfg state.Config) []string {
 	}
 	defer client.Close()
 	var problems []string
-	for _, c := range layout.Conditions(client) {
+	for _, c := range layout.Conditions(client, m.dial) {
 		if err := c.Check(ctx); err != nil {
 			problems = append(problems, fmt.Sprintf("%s: %v (see `logs %s --name %s`)", c.Waiting, err, c.Log, m.Cluster.Name))
 		}

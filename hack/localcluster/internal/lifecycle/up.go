@@ -334,7 +334,7 @@ func (w *waiter) conditions(ctx context.Context) ([]cluster.Condition, error) {
 	if w.client, err = layout.HostClient(); err != nil {
 		return nil, err
 	}
-	w.known = layout.Conditions(w.client)
+	w.known = layout.Conditions(w.client, w.dial)
 	return w.known, nil
 }
 
