@@ -4,31 +4,32 @@ package main
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"slices"
-	"sort"
 	"strings"
 )
 
 // attempts by name; each takes its own arguments and says what came of it.
 var attempts = map[string]func(args []string) (string, error){
-	"status":  processStatus,
-	"write":   write,
-	"read":    read,
-	"fill":    fill,
-	"setuid":  setuid,
-	"userns":  userNamespace,
-	"mount":   mount,
-	"mknod":   mknod,
-	"dial":    dial,
-	"lookup":  lookUp,
-	"get":     get,
-	"serve":   serve,
+	"status": processStatus,
+	"write":  write,
+	"read":   read,
+	"fill":   fill,
+	"setuid": setuid,
+	"userns": userNamespace,
+	"mount":  mount,
+	"mknod":  mknod,
+	"dial":   dial,
+	"lookup": lookUp,
+	"get":    get,
+	"serve":  serve,
+	"linger": linger,
 }
 
 func main() {
 	if len(os.Args) < 2 || attempts[os.Args[1]] == nil {
-		fmt.Fprintln(os.Stderr, "usage: toolbox ATTEMPT [ARGUMENTS], one of", strings.Join(names(), ", "))
+		fmt.Fprintln(os.Stderr, "usage: toolbox ATTEMPT [ARGUMENTS], one of", strings.Join(slices.Sorted(maps.Keys(attempts)), ", "))
 		os.Exit(2)
 	}
 	said, err := attempts[os.Args[1]](os.Args[2:])
@@ -37,15 +38,6 @@ func main() {
 		os.Exit(1)
 	}
 	fmt.Println(said)
-}
-
-func names() []string {
-	var out []string
-	for name := range attempts {
-		out = append(out, name)
-	}
-	sort.Strings(out)
-	return slices.Clip(out)
 }
 
 func arg(args []string, i int, fallback string) string {

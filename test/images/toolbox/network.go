@@ -7,7 +7,9 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os/signal"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -63,6 +65,12 @@ func get(args []string) (string, error) {
 	defer response.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(response.Body, 4096))
 	return fmt.Sprintf("%s %s", response.Status, body), err
+}
+
+// linger is serve by a program that does not end when it is asked to: linger ADDRESS...
+func linger(args []string) (string, error) {
+	signal.Ignore(syscall.SIGTERM)
+	return serve(args)
 }
 
 // serve answers on TCP (HTTP) and UDP (echo) until it is stopped: serve ADDRESS...

@@ -48,19 +48,23 @@ func read(args []string) (string, error) {
 	return string(raw), err
 }
 
-// fill writes to a file until it cannot, at most 4 GiB: fill PATH. It always fails, with the bytes that fitted.
+// fill writes to a file until it cannot, or until it holds so many MiB: fill PATH MIB. What did not fit is removed.
 func fill(args []string) (string, error) {
+	limit, err := strconv.Atoi(arg(args, 1, ""))
+	if err != nil {
+		return "", err
+	}
 	f, err := os.Create(arg(args, 0, ""))
 	if err != nil {
 		return "", err
 	}
-	defer func() { _ = errors.Join(f.Close(), os.Remove(f.Name())) }()
+	defer f.Close()
 	block, written := make([]byte, 1<<20), 0
-	for written < 4<<30 {
+	for written < limit<<20 {
 		n, err := f.Write(block)
 		written += n
 		if err != nil {
-			return "", fmt.Errorf("%d bytes fitted: %w", written, err)
+			return "", errors.Join(fmt.Errorf("%d bytes fitted: %w", written, err), os.Remove(f.Name()))
 		}
 	}
 	return fmt.Sprintf("wrote %d bytes", written), nil
@@ -98,4 +102,3 @@ func mount(args []string) (string, error) {
 func mknod(args []string) (string, error) {
 	return "made", syscall.Mknod(arg(args, 0, "/tmp/null"), syscall.S_IFCHR|0o666, 0x103)
 }
-
