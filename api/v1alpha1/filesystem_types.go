@@ -39,10 +39,11 @@ type WritablePath struct {
 	Path MountPath `json:"path"`
 
 	// sizeLimit bounds the folder, from 64Ki to 1Ti; 64Mi when left out. /tmp lives in memory and
-	// counts towards the memory limit: a write over its bound fails. Other paths live on the
+	// counts towards the memory limit, of which it gets at most half when left out: a write over its
+	// bound fails. Other paths live on the
 	// node's disk: the kubelet evicts a pod that exceeds the bound.
 	// +optional
-	// +kubebuilder:validation:XValidation:rule="[quantity(string(self))].all(q, q.compareTo(quantity('64Ki')) >= 0 && q.compareTo(quantity('1Ti')) <= 0)",message="must be an amount of storage from 64Ki to 1Ti, such as 128Mi"
+	// +kubebuilder:validation:XValidation:rule="[string(self)].all(s, s.size() <= 16 && [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12].all(i, i + 3 >= s.size() || !(s.charAt(i) in ['e', 'E'])) && [quantity(s)].all(q, q.compareTo(quantity('64Ki')) >= 0 && q.compareTo(quantity('1Ti')) <= 0))",message="must be an amount of storage from 64Ki to 1Ti, such as 128Mi"
 	SizeLimit *resource.Quantity `json:"sizeLimit,omitempty"`
 }
 
@@ -60,6 +61,7 @@ const (
 // DataMount is a claim or a ConfigMap that the server may see.
 // +kubebuilder:validation:XValidation:rule="has(self.claimName) != has(self.configMapName)",message="set exactly one of claimName and configMapName"
 // +kubebuilder:validation:XValidation:rule="!has(self.configMapName) || !has(self.access) || self.access == 'ReadOnly'",message="a ConfigMap can only be read: leave access out, or use a claim"
+// +kubebuilder:validation:XValidation:rule="!has(self.configMapName) || !has(self.subPath) || !self.subPath.contains('/')",message="subPath of a ConfigMap is one of its keys, which has no '/'"
 type DataMount struct {
 	// mountPath is the folder inside the container.
 	// +required

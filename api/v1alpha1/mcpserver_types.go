@@ -20,6 +20,8 @@ import (
 // +kubebuilder:printcolumn:name="Image",type=string,priority=1,JSONPath=`.spec.image`
 // +kubebuilder:printcolumn:name="Message",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="Ready")].message`
 // +kubebuilder:validation:XValidation:rule="self.metadata.name.size() <= 63 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",message="metadata.name becomes the name of a Service: use at most 63 lower-case letters, digits and '-', and start with a letter"
+// +kubebuilder:validation:XValidation:rule="self.metadata.name != 'mcp-warden-default-deny'",message="metadata.name is the name of the NetworkPolicy that closes the namespace: choose another name"
+// +kubebuilder:validation:XValidation:rule="self.metadata.name != 'default'",message="metadata.name is the name of every namespace's own ServiceAccount: choose another name"
 type MCPServer struct {
 	metav1.TypeMeta `json:",inline"`
 	// +optional
@@ -49,7 +51,8 @@ type MCPServerSpec struct {
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=512
-	// +kubebuilder:validation:XValidation:rule="self.matches('^([a-zA-Z0-9]([-a-zA-Z0-9.]*[a-zA-Z0-9])?(:[0-9]{1,5})?/)?[a-z0-9]+((\\\\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\\\\.|_|__|-+)[a-z0-9]+)*)*(:[a-zA-Z0-9_][a-zA-Z0-9_.-]{0,127})?(@sha256:[a-f0-9]{64})?$')",message="must be an image reference such as registry.example/team/server:v1.2.0 or registry.example/team/server@sha256:<64 hex digits>, with no scheme and no white space"
+	// +kubebuilder:validation:XValidation:rule="self.matches('^(([a-zA-Z0-9]([-a-zA-Z0-9]*[a-zA-Z0-9])?([.][a-zA-Z0-9]([-a-zA-Z0-9]*[a-zA-Z0-9])?)*|[[][a-fA-F0-9:]+[]])(:([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]))?/)?[a-z0-9]+(([.]|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+(([.]|_|__|-+)[a-z0-9]+)*)*(:[a-zA-Z0-9_][a-zA-Z0-9_.-]{0,127})?(@sha256:[a-f0-9]{64})?$')",message="must be an image reference such as registry.example/team/server:v1.2.0 or registry.example/team/server@sha256:<64 hex digits>, with no scheme and no white space"
+	// +kubebuilder:validation:XValidation:rule="self.matches('^.{1,255}(:[a-zA-Z0-9_][a-zA-Z0-9_.-]{0,127})?(@sha256:[a-f0-9]{64})?$')",message="must have at most 255 characters before the tag and the digest: no registry accepts more"
 	Image string `json:"image"`
 
 	// imagePullSecrets are Secrets of type kubernetes.io/dockerconfigjson in the server's namespace.
@@ -64,6 +67,8 @@ type MCPServerSpec struct {
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=64
 	// +kubebuilder:validation:items:MaxLength=4096
+	// +kubebuilder:validation:XValidation:rule="self.size() == 0 || self[0].size() > 0",message="the first element is the program to run and must not be empty"
+	// +kubebuilder:validation:XValidation:rule="self.all(s, !s.contains('\\x00'))",message="must not contain a NUL character: no process can be given one"
 	Command []string `json:"command,omitempty"`
 
 	// args replaces the image's arguments.
@@ -71,6 +76,7 @@ type MCPServerSpec struct {
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=128
 	// +kubebuilder:validation:items:MaxLength=4096
+	// +kubebuilder:validation:XValidation:rule="self.all(s, !s.contains('\\x00'))",message="must not contain a NUL character: no process can be given one"
 	Args []string `json:"args,omitempty"`
 
 	// transport says how MCP clients talk to the server.
@@ -82,6 +88,7 @@ type MCPServerSpec struct {
 	// +listType=map
 	// +listMapKey=name
 	// +kubebuilder:validation:MaxItems=128
+	// +kubebuilder:validation:XValidation:rule="self.map(e, has(e.value) ? e.value.size() : 0).sum() <= 262144",message="the values must not exceed 256 KiB in all: move large ones to a ConfigMap and mount it with filesystem.data"
 	Env []EnvVar `json:"env,omitempty"`
 
 	// filesystem says where the server may write and which data it may see. Its root file system
@@ -165,7 +172,7 @@ type Transport struct {
 	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=256
-	// +kubebuilder:validation:XValidation:rule="self.matches('^/[-a-zA-Z0-9._~/]*$')",message="must be an absolute URL path such as /mcp, of letters, digits and -._~/ only, with no query and no fragment"
+	// +kubebuilder:validation:XValidation:rule="self.matches('^/[-a-zA-Z0-9._~/]*$') && !self.matches('//|/[.][.]?(/|$)')",message="must be an absolute URL path such as /mcp, of letters, digits and -._~/ only, with no '//', no '.' or '..' element, no query and no fragment"
 	Path string `json:"path,omitempty"`
 }
 
@@ -176,12 +183,13 @@ type EnvVar struct {
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=256
-	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-zA-Z_.-][a-zA-Z0-9_.-]*$')",message="must be a variable name of letters, digits, '_', '-' and '.', not starting with a digit"
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-zA-Z_.-][a-zA-Z0-9_.-]*$') && self != '.' && !self.startsWith('..')",message="must be a variable name of letters, digits, '_', '-' and '.', not starting with a digit and neither '.' nor starting with '..'"
 	Name string `json:"name"`
 
 	// value is a literal. Never put a credential here: use valueFrom.secretKeyRef.
 	// +optional
 	// +kubebuilder:validation:MaxLength=32768
+	// +kubebuilder:validation:XValidation:rule="!self.contains('\\x00')",message="must not contain a NUL character: no process can be given one"
 	Value *string `json:"value,omitempty"`
 
 	// valueFrom reads the value from a Secret or a ConfigMap.
@@ -216,9 +224,9 @@ type KeyReference struct {
 }
 
 // ResourceRequirements are the requests and limits of the server's container.
-// +kubebuilder:validation:XValidation:rule="!has(self.requests) || !has(self.limits) || !has(self.requests.cpu) || !has(self.limits.cpu) || quantity(string(self.requests.cpu)).compareTo(quantity(string(self.limits.cpu))) <= 0",message="requests.cpu must not be greater than limits.cpu: lower the request or raise the limit"
-// +kubebuilder:validation:XValidation:rule="!has(self.requests) || !has(self.limits) || !has(self.requests.memory) || !has(self.limits.memory) || quantity(string(self.requests.memory)).compareTo(quantity(string(self.limits.memory))) <= 0",message="requests.memory must not be greater than limits.memory: lower the request or raise the limit"
-// +kubebuilder:validation:XValidation:rule="!has(self.requests) || !has(self.limits) || !has(self.requests.ephemeral__dash__storage) || !has(self.limits.ephemeral__dash__storage) || quantity(string(self.requests.ephemeral__dash__storage)).compareTo(quantity(string(self.limits.ephemeral__dash__storage))) <= 0",message="requests.ephemeral-storage must not be greater than limits.ephemeral-storage: lower the request or raise the limit"
+// +kubebuilder:validation:XValidation:rule="!has(self.requests) || !has(self.limits) || !has(self.requests.cpu) || !has(self.limits.cpu) || [string(self.requests.cpu), string(self.limits.cpu)].exists(s, s.size() > 32 || s.matches('[eE]...') || !isQuantity(s)) || quantity(string(self.requests.cpu)).compareTo(quantity(string(self.limits.cpu))) <= 0",message="requests.cpu must not be greater than limits.cpu: lower the request or raise the limit"
+// +kubebuilder:validation:XValidation:rule="!has(self.requests) || !has(self.limits) || !has(self.requests.memory) || !has(self.limits.memory) || [string(self.requests.memory), string(self.limits.memory)].exists(s, s.size() > 32 || s.matches('[eE]...') || !isQuantity(s)) || quantity(string(self.requests.memory)).compareTo(quantity(string(self.limits.memory))) <= 0",message="requests.memory must not be greater than limits.memory: lower the request or raise the limit"
+// +kubebuilder:validation:XValidation:rule="!has(self.requests) || !has(self.limits) || !has(self.requests.ephemeral__dash__storage) || !has(self.limits.ephemeral__dash__storage) || [string(self.requests.ephemeral__dash__storage), string(self.limits.ephemeral__dash__storage)].exists(s, s.size() > 32 || s.matches('[eE]...') || !isQuantity(s)) || quantity(string(self.requests.ephemeral__dash__storage)).compareTo(quantity(string(self.limits.ephemeral__dash__storage))) <= 0",message="requests.ephemeral-storage must not be greater than limits.ephemeral-storage: lower the request or raise the limit"
 type ResourceRequirements struct {
 	// requests are what the scheduler reserves.
 	// +optional
@@ -229,21 +237,22 @@ type ResourceRequirements struct {
 	Limits *ResourceAmounts `json:"limits,omitempty"`
 }
 
-// ResourceAmounts are amounts of the resources that every server has bounds for.
+// ResourceAmounts are amounts of the resources that every server has bounds for. Their rules look at
+// length and exponent first: to compare 1e999999999 would keep the API server busy for minutes.
 type ResourceAmounts struct {
 	// cpu in cores, from 1m to 1024.
 	// +optional
-	// +kubebuilder:validation:XValidation:rule="[quantity(string(self))].all(q, q.compareTo(quantity('1m')) >= 0 && q.compareTo(quantity('1024')) <= 0)",message="must be an amount of cpu from 1m to 1024, such as 500m or 2"
+	// +kubebuilder:validation:XValidation:rule="[string(self)].all(s, s.size() <= 32 && !s.matches('[eE]...') && isQuantity(s) && [quantity(s)].all(q, q.compareTo(quantity('1m')) >= 0 && q.compareTo(quantity('1024')) <= 0))",message="must be an amount of cpu from 1m to 1024, such as 500m or 2"
 	CPU *resource.Quantity `json:"cpu,omitempty"`
 
 	// memory in bytes, from 4Mi to 16Ti.
 	// +optional
-	// +kubebuilder:validation:XValidation:rule="[quantity(string(self))].all(q, q.compareTo(quantity('4Mi')) >= 0 && q.compareTo(quantity('16Ti')) <= 0)",message="must be an amount of memory from 4Mi to 16Ti, such as 256Mi or 1Gi"
+	// +kubebuilder:validation:XValidation:rule="[string(self)].all(s, s.size() <= 32 && !s.matches('[eE]...') && isQuantity(s) && [quantity(s)].all(q, q.compareTo(quantity('4Mi')) >= 0 && q.compareTo(quantity('16Ti')) <= 0))",message="must be an amount of memory from 4Mi to 16Ti, such as 256Mi or 1Gi"
 	Memory *resource.Quantity `json:"memory,omitempty"`
 
 	// ephemeral-storage in bytes, from 1Mi to 16Ti: logs, the container's own layer and the
 	// writable paths that are kept on disk.
 	// +optional
-	// +kubebuilder:validation:XValidation:rule="[quantity(string(self))].all(q, q.compareTo(quantity('1Mi')) >= 0 && q.compareTo(quantity('16Ti')) <= 0)",message="must be an amount of storage from 1Mi to 16Ti, such as 256Mi or 1Gi"
+	// +kubebuilder:validation:XValidation:rule="[string(self)].all(s, s.size() <= 32 && !s.matches('[eE]...') && isQuantity(s) && [quantity(s)].all(q, q.compareTo(quantity('1Mi')) >= 0 && q.compareTo(quantity('16Ti')) <= 0))",message="must be an amount of storage from 1Mi to 16Ti, such as 256Mi or 1Gi"
 	EphemeralStorage *resource.Quantity `json:"ephemeral-storage,omitempty"`
 }

@@ -53,6 +53,7 @@ type EgressTarget struct {
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=49
 	// +kubebuilder:validation:XValidation:rule="isCIDR(self) && cidr(self) == cidr(self).masked()",message="must be an address range in its normal form, such as 203.0.113.0/24 or 2001:db8::/32, with no bit set beyond the prefix; for one address use /32 or /128"
+	// +kubebuilder:validation:XValidation:rule="!isCIDR(self) || !['0.0.0.0/8', '127.0.0.0/8', '169.254.0.0/16', '224.0.0.0/4', '255.255.255.255/32', '100.100.100.200/32', '168.63.129.16/32', '192.0.0.192/32', '::/127', '64:ff9b::a9fe:0/112', 'fe80::/10', 'ff00::/8', 'fd00:ec2::254/128', 'fd20:ce::254/128'].exists(c, cidr(c).containsCIDR(self))",message="lies wholly within loopback, link-local, multicast or cloud metadata addresses, which no rule opens: name another range"
 	CIDR string `json:"cidr,omitempty"`
 
 	// service is a Service in the cluster, which must have a selector. DNS is opened with it.
@@ -86,6 +87,7 @@ type LabelSelector struct {
 	// matchLabels are labels that must all be there.
 	// +optional
 	// +kubebuilder:validation:MaxProperties=8
+	// +kubebuilder:validation:XValidation:rule="self.all(k, k.size() <= 317 && k.matches('^([a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?[a-zA-Z0-9]([-a-zA-Z0-9_.]*[a-zA-Z0-9])?$') && k.matches('^([^/]{1,253}/)?[^/]{1,63}$'))",message="every key must be a label key such as role or example.com/role: at most 63 letters, digits, '-', '_' and '.' after an optional DNS prefix"
 	MatchLabels map[string]LabelValue `json:"matchLabels,omitempty"`
 
 	// matchExpressions are requirements that must all hold.
@@ -103,7 +105,7 @@ type LabelValue string
 // LabelKey is the key of a label, with an optional DNS prefix.
 // +kubebuilder:validation:MinLength=1
 // +kubebuilder:validation:MaxLength=317
-// +kubebuilder:validation:XValidation:rule="self.matches('^([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[a-zA-Z0-9]([-a-zA-Z0-9_.]{0,61}[a-zA-Z0-9])?$')",message="must be a label key such as role or example.com/role: at most 63 letters, digits, '-', '_' and '.' after an optional DNS prefix"
+// +kubebuilder:validation:XValidation:rule="self.matches('^([a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?[a-zA-Z0-9]([-a-zA-Z0-9_.]*[a-zA-Z0-9])?$') && self.matches('^([^/]{1,253}/)?[^/]{1,63}$')",message="must be a label key such as role or example.com/role: at most 63 letters, digits, '-', '_' and '.' after an optional DNS prefix"
 type LabelKey string
 
 // LabelSelectorOperator relates a label to a set of values.

@@ -6,6 +6,7 @@ type Scheduling struct {
 	// nodeSelector are labels that a node must have.
 	// +optional
 	// +kubebuilder:validation:MaxProperties=8
+	// +kubebuilder:validation:XValidation:rule="self.all(k, k.size() <= 317 && k.matches('^([a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?[a-zA-Z0-9]([-a-zA-Z0-9_.]*[a-zA-Z0-9])?$') && k.matches('^([^/]{1,253}/)?[^/]{1,63}$'))",message="every key must be a label key such as role or example.com/role: at most 63 letters, digits, '-', '_' and '.' after an optional DNS prefix"
 	NodeSelector map[string]LabelValue `json:"nodeSelector,omitempty"`
 
 	// tolerations of node taints.
@@ -58,6 +59,7 @@ type Toleration struct {
 	// tolerationSeconds is how long a NoExecute taint is tolerated, in seconds.
 	// +optional
 	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=2147483647
 	TolerationSeconds *int64 `json:"tolerationSeconds,omitempty"`
 }
 

@@ -9,7 +9,8 @@ import (
 // ResourceAmountsApplyConfiguration represents a declarative configuration of the ResourceAmounts type for use
 // with apply.
 //
-// ResourceAmounts are amounts of the resources that every server has bounds for.
+// ResourceAmounts are amounts of the resources that every server has bounds for. Their rules look at
+// length and exponent first: to compare 1e999999999 would keep the API server busy for minutes.
 type ResourceAmountsApplyConfiguration struct {
 	// cpu in cores, from 1m to 1024.
 	CPU *resource.Quantity `json:"cpu,omitempty"`

@@ -15,7 +15,8 @@ type WritablePathApplyConfiguration struct {
 	// path of the folder.
 	Path *apiv1alpha1.MountPath `json:"path,omitempty"`
 	// sizeLimit bounds the folder, from 64Ki to 1Ti; 64Mi when left out. /tmp lives in memory and
-	// counts towards the memory limit: a write over its bound fails. Other paths live on the
+	// counts towards the memory limit, of which it gets at most half when left out: a write over its
+	// bound fails. Other paths live on the
 	// node's disk: the kubelet evicts a pod that exceeds the bound.
 	SizeLimit *resource.Quantity `json:"sizeLimit,omitempty"`
 }
