@@ -1,0 +1,71 @@
+# Every target that has a line behind ## is in `make help`.
+SHELL := /usr/bin/env bash -o pipefail
+.DEFAULT_GOAL := help
+
+# The tools are pinned in hack/tools/go.mod; go caches what it builds of them.
+TOOL = go tool -modfile=hack/tools/go.mod
+MODULES = . hack/localcluster test/images test/judges
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: ## Bring a cluster up, run an MCP server on it, call it (DEMO_CONTEXT=name: on your own cluster)
+	hack/demo.sh
+
+.PHONY: test
+test: ## Unit, golden, CEL and controller tests, on a real API server; needs no root
+	hack/test.sh
+
+.PHONY: test-e2e
+test-e2e: ## End-to-end tests on a local cluster of their own; needs root on Linux
+	hack/e2e.sh
+
+.PHONY: bench
+bench: ## 500 and 2,000 servers beside the floor, on fresh API servers
+	go run ./test/bench
+
+.PHONY: generate
+generate: ## Write all that is generated: deep copies, apply configurations, CRDs, RBAC
+	$(TOOL) controller-gen object applyconfiguration paths=./api/...
+	$(TOOL) controller-gen crd paths=./api/... output:crd:dir=config/crd/bases
+	$(TOOL) controller-gen rbac:roleName=mcp-warden paths=./controllers/... output:rbac:dir=config/rbac
+
+.PHONY: golden
+golden: ## Write the golden files of the plan anew
+	go test ./internal/plan -update
+
+.PHONY: lint
+lint: ## Format, vet and lint every module
+	@for m in $(MODULES); do echo "lint $$m"; (cd $$m && go tool -modfile=$(CURDIR)/hack/tools/go.mod golangci-lint run --config=$(CURDIR)/.golangci.yml ./...) || exit 1; done
+
+.PHONY: verify
+verify: ## Fail if anything generated is not up to date, or anything does not lint
+	hack/verify.sh
+
+.PHONY: build
+build: ## Build the operator into bin/
+	CGO_ENABLED=0 go build -trimpath -ldflags="-s -w" -o bin/manager ./cmd/manager
+
+.PHONY: image
+image: ## Build the operator's image with a container engine (IMG=name:tag)
+	$${CONTAINER_TOOL:-docker} build -t $${IMG:-mcp-warden:dev} .
+
+.PHONY: install
+install: ## Install the operator (IMG=reference) into the cluster of the current kubectl context
+	@[ -n "$(IMG)" ] || { echo "make install: set IMG to an image that the cluster can pull"; exit 1; }
+	hack/install.sh $(IMG) kubectl
+
+.PHONY: uninstall
+uninstall: ## Remove the operator, the kinds and every MCPServer from the cluster of the current kubectl context
+	kubectl delete --ignore-not-found -k config/default
+
+.PHONY: cluster-down
+cluster-down: ## Take down the local cluster that the demo left
+	@go -C hack/localcluster run . down --name demo
+	@go -C hack/localcluster run . down --name demo-control-plane
+
+.PHONY: clean
+clean: ## Remove what was built in this folder
+	rm -rf bin dist

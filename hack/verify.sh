@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# Fails if what is generated is not what `make generate` writes, if a go.mod is not tidy, or if
+# anything does not lint.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+modules="$(find . -name go.mod -not -path './hack/localcluster/modules/*' -exec dirname {} \;)"
+
+before=$(mktemp -d)
+trap 'rm -rf "$before"' EXIT
+cp -r api config "$before"
+make --no-print-directory -s generate
+for folder in api config; do
+  diff -r "$before/$folder" "$folder" || { echo "verify: $folder was not up to date: commit what make generate wrote"; exit 1; }
+done
+for m in $modules; do
+  go -C "$m" mod tidy -diff || { echo "verify: run go mod tidy in $m"; exit 1; }
+done
+make --no-print-directory lint
