@@ -126,7 +126,7 @@ func DebianPackages(cfg state.Config) []string {
 	}
 	packages := []string{"containernetworking-plugins", "iproute2", "libseccomp2", "mount", "nftables"}
 	if cfg.CNI == state.CNICilium {
-		packages = append(packages, "clang-19", "iptables", "llvm-19")
+		packages = append(packages, "clang-19", "iptables")
 	}
 	return packages
 }

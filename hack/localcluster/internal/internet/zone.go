@@ -36,6 +36,9 @@ const presetZone = `# The names of this cluster's internet: an address and its n
 203.0.113.12     evil.test
 203.0.113.13     www.example.test example.test
 
+# The cluster's own registry, on the node.
+172.30.0.2       registry.localcluster
+
 # Names that point where nobody should be led.
 169.254.169.254  metadata.google.internal metadata.example.test
 10.96.0.1        rebind.example.test

@@ -209,6 +209,7 @@ func (m *Manager) launch(cfg state.Config, foreground bool) (<-chan error, error
 
 	supervision := Supervision{Cluster: m.Cluster, Attached: foreground}
 	cmd := exec.Command("/proc/self/exe", supervision.Args()...)
+	cmd.Args[0] = "localcluster"
 	cmd.Env = append(os.Environ(), cluster.Marker+"="+cfg.ID)
 	cmd.Dir = "/"
 	cmd.Stdout, cmd.Stderr = logFile, logFile

@@ -4,6 +4,7 @@ package registry
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -11,6 +12,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"path"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -74,8 +76,12 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if answer.status >= http.StatusMultipleChoices {
 		return
 	}
-	if err := h.save(manifest{Path: r.URL.Path, ContentType: r.Header.Get("Content-Type"), Body: body}); err != nil {
-		log.Printf("registry: %v", err)
+	// Under its digest as well: that stays good when the tag moves on.
+	digest := path.Dir(r.URL.Path) + fmt.Sprintf("/sha256:%x", sha256.Sum256(body))
+	for _, p := range []string{digest, r.URL.Path} {
+		if err := h.save(manifest{Path: p, ContentType: r.Header.Get("Content-Type"), Body: body}); err != nil {
+			log.Printf("registry: %v", err)
+		}
 	}
 }
 
