@@ -45,15 +45,19 @@ func (b builder) deployment() *acappsv1.DeploymentApplyConfiguration {
 	if b.state() == v1alpha1.StateQuarantined {
 		spec.WithPaused(true) // nothing is rolled out, so that the pods stay as they are
 	}
-	return acappsv1.Deployment(b.server.Name, b.server.Namespace).
+	out := acappsv1.Deployment(b.server.Name, b.server.Namespace).
 		WithLabels(b.labels()).
 		WithOwnerReferences(b.owner()).
 		WithSpec(spec)
+	if b.state() == v1alpha1.StateStopped {
+		out.WithAnnotations(map[string]string{AnnotationStopped: "true"})
+	}
+	return out
 }
 
 func (b builder) podTemplate() *accorev1.PodTemplateSpecApplyConfiguration {
 	features := features(b.server, b.facts)
-	vols, mounts := volumes(&b.server.Spec)
+	vols, mounts := volumes(&b.server.Spec, *b.resources.Limits.Memory)
 	pod := accorev1.PodSpec().
 		WithServiceAccountName(b.server.Name).
 		WithDeprecatedServiceAccount(b.server.Name). // defaulted by the API from the field above

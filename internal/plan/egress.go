@@ -22,7 +22,8 @@ import (
 const dnsPort = 53
 
 // neverReachable are the ranges that no cidr rule opens: this host, link-local with the metadata
-// service of most clouds, multicast, and the metadata addresses that lie elsewhere.
+// service of most clouds, multicast, and the metadata addresses that lie elsewhere. IPv4 addresses
+// within IPv6 are not among them: they are never in a packet, and no policy may name them.
 var neverReachable = []netip.Prefix{
 	netip.MustParsePrefix("0.0.0.0/8"),
 	netip.MustParsePrefix("127.0.0.0/8"),
@@ -33,7 +34,6 @@ var neverReachable = []netip.Prefix{
 	netip.MustParsePrefix("168.63.129.16/32"),    // Azure
 	netip.MustParsePrefix("192.0.0.192/32"),      // Oracle Cloud
 	netip.MustParsePrefix("::/127"),              // unspecified and loopback
-	netip.MustParsePrefix("::ffff:0.0.0.0/96"),   // IPv4-mapped
 	netip.MustParsePrefix("64:ff9b::a9fe:0/112"), // 169.254.0.0/16 behind NAT64
 	netip.MustParsePrefix("fe80::/10"),
 	netip.MustParsePrefix("ff00::/8"),

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"reflect"
 	"slices"
+	"strings"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -29,6 +30,7 @@ func (o Object) Expected(live runtime.Object) runtime.Object {
 		want.Spec.Template.Annotations = live.Spec.Template.Annotations
 		out.Spec = want.Spec
 		expectMeta(&out.ObjectMeta, &want.ObjectMeta)
+		expectAnnotation(&out.ObjectMeta, &want.ObjectMeta, AnnotationStopped)
 		return out
 	case *corev1.Service:
 		want, out := convert[corev1.Service](o.Config), live.DeepCopy()
@@ -73,6 +75,17 @@ func expectMeta(out, want *metav1.ObjectMeta) {
 	}
 }
 
+// expectAnnotation puts an annotation of the operator's own into the metadata of a live object, or
+// takes it out.
+func expectAnnotation(out, want *metav1.ObjectMeta, key string) {
+	value, wanted := want.Annotations[key]
+	if !wanted {
+		delete(out.Annotations, key)
+		return
+	}
+	metav1.SetMetaDataAnnotation(out, key, value)
+}
+
 // Drift says where a live object is not as expected: the path of the first field that differs, or
 // "" where none does.
 func Drift(live, expected runtime.Object) string {
@@ -86,6 +99,17 @@ func toJSON(obj runtime.Object) any {
 	return *convert[any](obj)
 }
 
+// join adds a key to a path; one that is not a plain word goes into brackets.
+func join(path, key string) string {
+	switch {
+	case strings.ContainsAny(key, "./"):
+		return path + "[" + key + "]"
+	case path == "":
+		return key
+	}
+	return path + "." + key
+}
+
 // firstDifference walks two JSON values side by side, keys in order.
 func firstDifference(path string, a, b any) string {
 	switch a := a.(type) {
@@ -97,7 +121,7 @@ func firstDifference(path string, a, b any) string {
 		keys := maps.Clone(a)
 		maps.Copy(keys, b)
 		for _, key := range slices.Sorted(maps.Keys(keys)) {
-			if diff := firstDifference(path+"."+key, a[key], b[key]); diff != "" {
+			if diff := firstDifference(join(path, key), a[key], b[key]); diff != "" {
 				return diff
 			}
 		}

@@ -25,6 +25,9 @@ const (
 	ManagedBy = "mcp-warden"
 	// LabelServer carries the name of the MCPServer that an object or a pod belongs to.
 	LabelServer = "mcpwarden.io/server"
+	// AnnotationStopped marks a Deployment that the operator scaled to zero, so that it knows to scale
+	// it up again where nobody else decides on its replicas.
+	AnnotationStopped = "mcpwarden.io/stopped"
 	// ContainerName is the name of the server's container in its pod.
 	ContainerName = "server"
 	// DefaultPath is the URL path of the MCP endpoint where the spec names none.

@@ -10,7 +10,7 @@ import (
 const (
 	// tmpPath is writable in every server, and lives in memory.
 	tmpPath = "/tmp"
-	// defaultSizeLimit of a writable path.
+	// defaultSizeLimit of a writable path; /tmp gets less where that would be most of the memory.
 	defaultSizeLimit = "64Mi"
 )
 
@@ -40,10 +40,8 @@ func effectiveResources(spec *v1alpha1.MCPServerSpec) v1alpha1.ResourceRequireme
 // defaultStorageLimit leaves room for logs beside the writable paths that are kept on disk.
 func defaultStorageLimit(spec *v1alpha1.MCPServerSpec) resource.Quantity {
 	sum := resource.MustParse("256Mi")
-	for _, path := range writablePaths(spec) {
-		if path.Path != tmpPath {
-			sum.Add(*path.SizeLimit)
-		}
+	for _, path := range diskPaths(spec) {
+		sum.Add(*path.SizeLimit)
 	}
 	return sum
 }
@@ -54,11 +52,19 @@ func requestAndLimit(request, limit *resource.Quantity, defaultRequest, defaultL
 	case request == nil && limit == nil:
 		return &defaultRequest, &defaultLimit
 	case request == nil:
-		return new(smaller(defaultRequest, *limit)), limit
+		return rounded(smaller(defaultRequest, *limit)), rounded(*limit)
 	case limit == nil:
-		return request, new(larger(defaultLimit, *request))
+		return rounded(*request), rounded(larger(defaultLimit, *request))
 	}
-	return request, limit
+	return rounded(*request), rounded(*limit)
+}
+
+// rounded up to what a container can be given, as the API server would: else what is live would
+// never be what was planned.
+func rounded(q resource.Quantity) *resource.Quantity {
+	out := q.DeepCopy()
+	out.RoundUp(resource.Milli)
+	return &out
 }
 
 func smaller(a, b resource.Quantity) resource.Quantity {

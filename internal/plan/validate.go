@@ -30,11 +30,11 @@ func validate(spec *v1alpha1.MCPServerSpec, resources v1alpha1.ResourceRequireme
 }
 
 func validateTmp(spec *v1alpha1.MCPServerSpec, resources v1alpha1.ResourceRequirements, path *field.Path) field.ErrorList {
-	tmp := writablePaths(spec)[0]
-	if tmp.SizeLimit.Cmp(*resources.Limits.Memory) < 0 {
+	tmp := tmpSize(spec, *resources.Limits.Memory)
+	if tmp.Cmp(*resources.Limits.Memory) < 0 {
 		return nil
 	}
-	return field.ErrorList{field.Invalid(path.Key(tmpPath).Child("sizeLimit"), tmp.SizeLimit.String(), fmt.Sprintf(
+	return field.ErrorList{field.Invalid(path.Key(tmpPath).Child("sizeLimit"), tmp.String(), fmt.Sprintf(
 		"/tmp lives in memory and must be smaller than the memory limit, which is %s: lower it, or raise spec.resources.limits.memory", resources.Limits.Memory))}
 }
 

@@ -14,19 +14,31 @@ import (
 // configMapMode of the files of a ConfigMap: readable, by the pod's group too.
 const configMapMode = 0o444
 
-// writablePaths are the folders that a server may write to, /tmp first, each with its bound.
-func writablePaths(spec *v1alpha1.MCPServerSpec) []v1alpha1.WritablePath {
-	out := []v1alpha1.WritablePath{{Path: tmpPath, SizeLimit: new(resource.MustParse(defaultSizeLimit))}}
-	if spec.Filesystem == nil {
-		return out
+// tmpSize is the bound of /tmp: what the spec says, or a default that leaves the server at least
+// half of its memory.
+func tmpSize(spec *v1alpha1.MCPServerSpec, memoryLimit resource.Quantity) resource.Quantity {
+	if spec.Filesystem != nil {
+		for _, path := range spec.Filesystem.WritablePaths {
+			if path.Path == tmpPath && path.SizeLimit != nil {
+				return *path.SizeLimit
+			}
+		}
 	}
+	return smaller(resource.MustParse(defaultSizeLimit), *resource.NewQuantity(memoryLimit.Value()/2, resource.BinarySI))
+}
+
+// diskPaths are the folders beside /tmp that a server may write to, each with its bound.
+func diskPaths(spec *v1alpha1.MCPServerSpec) []v1alpha1.WritablePath {
+	if spec.Filesystem == nil {
+		return nil
+	}
+	var out []v1alpha1.WritablePath
 	for _, path := range spec.Filesystem.WritablePaths {
+		if path.Path == tmpPath {
+			continue
+		}
 		if path.SizeLimit == nil {
 			path.SizeLimit = new(resource.MustParse(defaultSizeLimit))
-		}
-		if path.Path == tmpPath {
-			out[0] = path
-			continue
 		}
 		out = append(out, path)
 	}
@@ -34,51 +46,56 @@ func writablePaths(spec *v1alpha1.MCPServerSpec) []v1alpha1.WritablePath {
 }
 
 // volumes of the pod and their mounts in the server's container, in the order of the spec.
-func volumes(spec *v1alpha1.MCPServerSpec) ([]*accorev1.VolumeApplyConfiguration, []*accorev1.VolumeMountApplyConfiguration) {
-	var vols []*accorev1.VolumeApplyConfiguration
-	var mounts []*accorev1.VolumeMountApplyConfiguration
-	for i, path := range writablePaths(spec) {
-		name := "tmp"
-		medium := corev1.StorageMediumMemory
-		if path.Path != tmpPath {
-			name, medium = "writable-"+strconv.Itoa(i-1), corev1.StorageMediumDefault
-		}
-		vols = append(vols, accorev1.Volume().WithName(name).WithEmptyDir(emptyDir(medium, *path.SizeLimit)))
+func volumes(spec *v1alpha1.MCPServerSpec, memoryLimit resource.Quantity) ([]*accorev1.VolumeApplyConfiguration, []*accorev1.VolumeMountApplyConfiguration) {
+	vols := []*accorev1.VolumeApplyConfiguration{accorev1.Volume().WithName("tmp").WithEmptyDir(
+		accorev1.EmptyDirVolumeSource().WithMedium(corev1.StorageMediumMemory).WithSizeLimit(tmpSize(spec, memoryLimit)))}
+	mounts := []*accorev1.VolumeMountApplyConfiguration{accorev1.VolumeMount().WithName("tmp").WithMountPath(tmpPath)}
+	for i, path := range diskPaths(spec) {
+		name := "writable-" + strconv.Itoa(i)
+		vols = append(vols, accorev1.Volume().WithName(name).WithEmptyDir(accorev1.EmptyDirVolumeSource().WithSizeLimit(*path.SizeLimit)))
 		mounts = append(mounts, accorev1.VolumeMount().WithName(name).WithMountPath(string(path.Path)))
 	}
 	if spec.Filesystem == nil {
 		return vols, mounts
 	}
-	for i := range spec.Filesystem.Data {
-		data, name := &spec.Filesystem.Data[i], fmt.Sprintf("data-%d", i)
-		vols = append(vols, dataVolume(name, data))
-		mounts = append(mounts, dataMount(name, data))
-	}
-	return vols, mounts
+	dataVols, dataMounts := dataVolumes(spec.Filesystem.Data)
+	return append(vols, dataVols...), append(mounts, dataMounts...)
 }
 
-func emptyDir(medium corev1.StorageMedium, size resource.Quantity) *accorev1.EmptyDirVolumeSourceApplyConfiguration {
-	dir := accorev1.EmptyDirVolumeSource().WithSizeLimit(size)
-	if medium != corev1.StorageMediumDefault {
-		dir.WithMedium(medium)
+// dataVolumes has one volume for each claim and ConfigMap, however often it is mounted: the kubelet
+// waits for ever for the second volume of the same claim.
+func dataVolumes(data []v1alpha1.DataMount) (vols []*accorev1.VolumeApplyConfiguration, mounts []*accorev1.VolumeMountApplyConfiguration) {
+	type source struct{ claim, configMap v1alpha1.ObjectName }
+	writable, names := map[source]bool{}, map[source]string{}
+	for i := range data {
+		from := source{data[i].ClaimName, data[i].ConfigMapName}
+		writable[from] = writable[from] || !readOnly(&data[i])
 	}
-	return dir
+	for i := range data {
+		from := source{data[i].ClaimName, data[i].ConfigMapName}
+		if names[from] == "" {
+			names[from] = fmt.Sprintf("data-%d", len(names))
+			vols = append(vols, dataVolume(names[from], &data[i], writable[from]))
+		}
+		mounts = append(mounts, dataMount(names[from], &data[i]))
+	}
+	return vols, mounts
 }
 
 func readOnly(data *v1alpha1.DataMount) bool {
 	return data.Access != v1alpha1.AccessReadWrite
 }
 
-// dataVolume opens a claim read-only as a whole where that is all the server may do, so that the
-// kubelet leaves the ownership of its files alone.
-func dataVolume(name string, data *v1alpha1.DataMount) *accorev1.VolumeApplyConfiguration {
+// dataVolume opens a claim read-only as a whole where that is all the server may do with any part
+// of it, so that the kubelet leaves the ownership of its files alone.
+func dataVolume(name string, data *v1alpha1.DataMount, writable bool) *accorev1.VolumeApplyConfiguration {
 	volume := accorev1.Volume().WithName(name)
 	if data.ConfigMapName != "" {
 		return volume.WithConfigMap(accorev1.ConfigMapVolumeSource().
 			WithName(string(data.ConfigMapName)).WithDefaultMode(configMapMode))
 	}
 	claim := accorev1.PersistentVolumeClaimVolumeSource().WithClaimName(string(data.ClaimName))
-	if readOnly(data) {
+	if !writable {
 		claim.WithReadOnly(true)
 	}
 	return volume.WithPersistentVolumeClaim(claim)

@@ -1,0 +1,100 @@
+// Package plantest reads the cases of the golden tests, for every test that judges plans: those of
+// package plan, and those that put the same plans before a real API server.
+package plantest
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/yaml"
+
+	"github.com/mcpwarden/mcp-warden/api/v1alpha1"
+	"github.com/mcpwarden/mcp-warden/internal/plan"
+)
+
+// Case is one golden case.
+type Case struct {
+	// Name of the case: the name of its file, without an ending.
+	Name string
+	// Input of the plan.
+	Input plan.Input
+	// Output is the path of the golden file.
+	Output string
+}
+
+// file is the form of a *.in.yaml file.
+type file struct {
+	Server *v1alpha1.MCPServer `json:"server"`
+	Facts  struct {
+		Nodes []struct {
+			Labels                map[string]string `json:"labels"`
+			Nets                  []netip.Prefix    `json:"nets"`
+			UserNamespaces        bool              `json:"userNamespaces"`
+			DefaultUserNamespaces bool              `json:"defaultUserNamespaces"`
+			StrictGroups          bool              `json:"strictGroups"`
+		} `json:"nodes"`
+		APIServer []netip.Addr `json:"apiServer"`
+		Services  []struct {
+			Name      string               `json:"name"`
+			Namespace string               `json:"namespace"`
+			Selector  map[string]string    `json:"selector"`
+			Ports     []corev1.ServicePort `json:"ports"`
+		} `json:"services"`
+		Live *struct {
+			Replicas      int32 `json:"replicas"`
+			UserNamespace bool  `json:"userNamespace"`
+			StrictGroups  bool  `json:"strictGroups"`
+		} `json:"live"`
+	} `json:"facts"`
+}
+
+// ClusterDNS of every case.
+var ClusterDNS = types.NamespacedName{Namespace: "kube-system", Name: "kube-dns"}
+
+// Load reads every case.
+func Load() ([]Case, error) {
+	_, here, _, _ := runtime.Caller(0)
+	paths, err := filepath.Glob(filepath.Join(filepath.Dir(here), "..", "testdata", "*.in.yaml"))
+	if err != nil {
+		return nil, err
+	}
+	cases := make([]Case, len(paths))
+	for i, path := range paths {
+		raw, err := os.ReadFile(path)
+		if err != nil {
+			return nil, err
+		}
+		in := &file{}
+		if err := yaml.UnmarshalStrict(raw, in); err != nil {
+			return nil, fmt.Errorf("%s: %w", path, err)
+		}
+		stem := strings.TrimSuffix(path, ".in.yaml")
+		cases[i] = Case{Name: filepath.Base(stem), Input: in.input(), Output: stem + ".out.yaml"}
+	}
+	return cases, nil
+}
+
+func (f *file) input() plan.Input {
+	facts := plan.Facts{
+		APIServer: f.Facts.APIServer, Services: map[types.NamespacedName]plan.Service{}, ClusterDNS: ClusterDNS,
+	}
+	for _, node := range f.Facts.Nodes {
+		facts.Nodes = append(facts.Nodes, plan.Node(node))
+	}
+	for _, service := range f.Facts.Services {
+		facts.Services[types.NamespacedName{Namespace: service.Namespace, Name: service.Name}] = plan.Service{Selector: service.Selector, Ports: service.Ports}
+	}
+	if live := f.Facts.Live; live != nil {
+		facts.Live = &plan.LiveDeployment{
+			Replicas: live.Replicas,
+			Features: plan.Features{UserNamespace: live.UserNamespace, StrictGroups: live.StrictGroups},
+		}
+	}
+	return plan.Input{Server: f.Server, Facts: facts}
+}
