@@ -18,6 +18,7 @@ import (
 )
 
 func TestServerIsHardened(t *testing.T) {
+	t.Parallel()
 	ns := newNamespace(t)
 	server := newServer(t, ns, "hardened", func(s *v1alpha1.MCPServerSpec) {
 		s.Filesystem = &v1alpha1.Filesystem{WritablePaths: []v1alpha1.WritablePath{{Path: "/var/cache/app", SizeLimit: new(resource.MustParse("8Mi"))}}}

@@ -64,6 +64,7 @@ func newTarget(t *testing.T, namespace string) (pod *corev1.Pod, serviceIP strin
 // TestNothingIsReachableUnlessAllowed makes each attempt twice: from a pod that nothing restricts,
 // where it succeeds (so the network works), and from inside a server that may reach nothing.
 func TestNothingIsReachableUnlessAllowed(t *testing.T) {
+	t.Parallel()
 	ns := newNamespace(t)
 	found := find(t)
 	target, serviceIP := newTarget(t, ns)
@@ -90,6 +91,7 @@ func TestNothingIsReachableUnlessAllowed(t *testing.T) {
 		"outside, any other port": {"dial", "tcp", outside + ":9000"},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			succeeds(t, control, attempt...)
 			fails(t, pod, attempt...)
 		})
@@ -98,6 +100,7 @@ func TestNothingIsReachableUnlessAllowed(t *testing.T) {
 
 // TestOnlyAllowedClientsReachAServer calls a real MCP server with a real MCP client.
 func TestOnlyAllowedClientsReachAServer(t *testing.T) {
+	t.Parallel()
 	ns := newNamespace(t)
 	server := newServer(t, ns, "served", allowAgents)
 	agent := newPod(t, ns, "agent", map[string]string{"role": "agent"}, "/toolbox", "serve", ":7000")
@@ -157,6 +160,7 @@ func mayNotCall(t *testing.T, from *corev1.Pod, server *v1alpha1.MCPServer) {
 
 // TestEgressOpensWhatIsNamedAndNoMore opens each kind of target, and looks beside it.
 func TestEgressOpensWhatIsNamedAndNoMore(t *testing.T) {
+	t.Parallel()
 	ns := newNamespace(t)
 	found := find(t)
 	target, serviceIP := newTarget(t, ns)
@@ -173,6 +177,7 @@ func TestEgressOpensWhatIsNamedAndNoMore(t *testing.T) {
 	}
 
 	t.Run("cidr", func(t *testing.T) {
+		t.Parallel()
 		pod := podOf(t, cidr)
 		succeeds(t, pod, "dial", "tcp", outside+":443")
 		fails(t, pod, "dial", "tcp", outside+":80")
@@ -180,6 +185,7 @@ func TestEgressOpensWhatIsNamedAndNoMore(t *testing.T) {
 		fails(t, pod, "lookup", "udp", found.dns, clusterName)
 	})
 	t.Run("wide cidr", func(t *testing.T) {
+		t.Parallel()
 		pod := podOf(t, wide)
 		succeeds(t, pod, "dial", "tcp", outside+":443")
 		fails(t, pod, "get", "http://"+metadata+"/")
@@ -190,6 +196,7 @@ func TestEgressOpensWhatIsNamedAndNoMore(t *testing.T) {
 		fails(t, pod, "lookup", "udp", outsideDNS, "api.example.test")
 	})
 	t.Run("service", func(t *testing.T) {
+		t.Parallel()
 		pod := podOf(t, service)
 		succeeds(t, pod, "dial", "tcp", serviceIP+":80")
 		succeeds(t, pod, "get", "http://target."+ns+".svc/") // its name too: DNS comes with it
@@ -198,6 +205,7 @@ func TestEgressOpensWhatIsNamedAndNoMore(t *testing.T) {
 		fails(t, pod, "dial", "tcp", outside+":443")
 	})
 	t.Run("pods", func(t *testing.T) {
+		t.Parallel()
 		pod := podOf(t, pods)
 		succeeds(t, pod, "dial", "tcp", target.Status.PodIP+":7001")
 		fails(t, pod, "dial", "tcp", target.Status.PodIP+":7000")
@@ -208,6 +216,7 @@ func TestEgressOpensWhatIsNamedAndNoMore(t *testing.T) {
 // TestIsolationOutlivesTheServer deletes a server whose process ignores the request to end: while it
 // runs on, its own NetworkPolicy is gone, and it still reaches nothing.
 func TestIsolationOutlivesTheServer(t *testing.T) {
+	t.Parallel()
 	ns := newNamespace(t)
 	server := newServer(t, ns, "stubborn", func(s *v1alpha1.MCPServerSpec) {
 		s.Command, s.Args = []string{"/toolbox", "linger", fmt.Sprintf(":%d", serverPort)}, nil

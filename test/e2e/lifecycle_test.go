@@ -19,6 +19,7 @@ import (
 
 // TestQuarantineAndStopAreReversible cuts a serving server off, stops it, and brings it back.
 func TestQuarantineAndStopAreReversible(t *testing.T) {
+	t.Parallel()
 	ns := newNamespace(t)
 	server := newServer(t, ns, "suspect", allowAgents)
 	agent := newPod(t, ns, "agent", map[string]string{"role": "agent"}, "/toolbox", "serve", ":7000")
@@ -49,6 +50,7 @@ func TestQuarantineAndStopAreReversible(t *testing.T) {
 
 // TestRolloutRestartAndReplicasSurvive does what people and autoscalers do to a Deployment.
 func TestRolloutRestartAndReplicasSurvive(t *testing.T) {
+	t.Parallel()
 	ns := newNamespace(t)
 	server := newServer(t, ns, "scaled", nil)
 	waitReason(t, server, v1alpha1.ReasonServing)
@@ -84,6 +86,7 @@ func TestRolloutRestartAndReplicasSurvive(t *testing.T) {
 
 // TestStatusTellsWhatKeepsAServerFromRunning breaks a server in the usual ways.
 func TestStatusTellsWhatKeepsAServerFromRunning(t *testing.T) {
+	t.Parallel()
 	ns := newNamespace(t)
 	missing, _, _ := strings.Cut(os.Getenv("SERVER_IMAGE"), "@")
 	for name, c := range map[string]struct {
@@ -98,6 +101,7 @@ func TestStatusTellsWhatKeepsAServerFromRunning(t *testing.T) {
 		"no-binary": {func(s *v1alpha1.MCPServerSpec) { s.Command = []string{"/no-such-program"} }, "no such file or directory"},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			server := newServer(t, ns, name, c.change)
 			eventually(t, func(ctx context.Context) error {
 				if err := k8s.Get(ctx, client.ObjectKeyFromObject(server), server); err != nil {
@@ -115,6 +119,7 @@ func TestStatusTellsWhatKeepsAServerFromRunning(t *testing.T) {
 
 // TestABadChangeLeavesTheOldPodsServing rolls a broken image out over a server that works.
 func TestABadChangeLeavesTheOldPodsServing(t *testing.T) {
+	t.Parallel()
 	ns := newNamespace(t)
 	server := newServer(t, ns, "kept", allowAgents)
 	agent := newPod(t, ns, "agent", map[string]string{"role": "agent"}, "/toolbox", "serve", ":7000")
@@ -138,6 +143,7 @@ func TestABadChangeLeavesTheOldPodsServing(t *testing.T) {
 
 // TestDataIsMountedAsDeclared gives a server a ConfigMap, one of its keys, and no way to change it.
 func TestDataIsMountedAsDeclared(t *testing.T) {
+	t.Parallel()
 	ns := newNamespace(t)
 	config := &corev1.ConfigMap{Data: map[string]string{"one": "first", "two": "second"}}
 	config.Namespace, config.Name = ns, "settings"

@@ -14,6 +14,7 @@ import (
 // TestOperatorRunsUnderTheSameHardening looks at the operator's pods as they run. That its rights
 // suffice is what every other test of this package shows.
 func TestOperatorRunsUnderTheSameHardening(t *testing.T) {
+	t.Parallel()
 	deployment := &appsv1.Deployment{}
 	if err := k8s.Get(t.Context(), client.ObjectKey{Namespace: "mcp-warden-system", Name: "mcp-warden"}, deployment); err != nil {
 		t.Fatal(err)
@@ -48,6 +49,7 @@ func TestOperatorRunsUnderTheSameHardening(t *testing.T) {
 
 // TestOperatorReachesTheAPIServerOnly puts a pod under the operator's own NetworkPolicy.
 func TestOperatorReachesTheAPIServerOnly(t *testing.T) {
+	t.Parallel()
 	found := find(t)
 	pod := newPod(t, "mcp-warden-system", "stand-in", map[string]string{"app.kubernetes.io/name": "mcp-warden", "app.kubernetes.io/component": "e2e"}, "/toolbox", "serve", ":7000")
 	t.Cleanup(func() {

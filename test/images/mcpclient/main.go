@@ -7,10 +7,12 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/modelcontextprotocol/go-sdk/mcp"
@@ -38,7 +40,7 @@ func run(ctx context.Context, args []string) error {
 		}
 	}
 	client := mcp.NewClient(&mcp.Implementation{Name: "mcp-warden-test-client", Version: "1"}, nil)
-	session, err := client.Connect(ctx, &mcp.StreamableClientTransport{Endpoint: args[0], MaxRetries: -1}, nil)
+	session, err := connect(ctx, client, args[0])
 	if err != nil {
 		return fmt.Errorf("initialize: %w", err)
 	}
@@ -67,4 +69,19 @@ func run(ctx context.Context, args []string) error {
 		return fmt.Errorf("tools/call %s: the tool says that it failed", args[1])
 	}
 	return nil
+}
+
+// connect tries again while the connection is refused: a Service that is new takes the node a moment.
+func connect(ctx context.Context, client *mcp.Client, endpoint string) (*mcp.ClientSession, error) {
+	for {
+		session, err := client.Connect(ctx, &mcp.StreamableClientTransport{Endpoint: endpoint, MaxRetries: -1}, nil)
+		if err == nil || !errors.Is(err, syscall.ECONNREFUSED) {
+			return session, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-time.After(250 * time.Millisecond):
+		}
+	}
 }
