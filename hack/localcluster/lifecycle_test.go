@@ -184,9 +184,9 @@ func (l *lab) checkNothingLeft() {
 	}
 }
 
-func (l *lab) kubectl(args ...string) string {
+func (l *lab) kubectl(args ...string) {
 	l.t.Helper()
-	return l.stdout(append([]string{"exec", "--", "kubectl"}, args...)...)
+	l.must(append([]string{"exec", "--", "kubectl"}, args...)...)
 }
 
 func TestControlPlane(t *testing.T) {

@@ -90,7 +90,7 @@ func (l Layout) nodeReady(ctx context.Context, c *Client) error {
 		switch {
 		case cond.Type != "Ready":
 		case cond.Status != "True":
-			return fmt.Errorf("Ready is %s: %s", cond.Status, cond.Message)
+			return fmt.Errorf("its condition Ready is %s: %s", cond.Status, cond.Message)
 		case cond.LastHeartbeatTime.Before(status.Started(kubelet).Truncate(time.Second)):
 			return errors.New("the kubelet has not reported since it started")
 		default:

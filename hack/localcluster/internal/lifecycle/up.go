@@ -65,7 +65,7 @@ func (m *Manager) ensure(ctx context.Context, opts Options) (ended <-chan error,
 		return nil, err
 	}
 	defer func() { lock.Release(!m.Cluster.Exists()) }()
-	running, err := m.adopt(ctx, opts)
+	running, err := m.adopt(opts)
 	if err != nil {
 		return nil, err
 	}
@@ -81,6 +81,13 @@ func (m *Manager) ensure(ctx context.Context, opts Options) (ended <-chan error,
 
 // errSupervisorEnded says that there is nothing to wait for any more.
 var errSupervisorEnded = errors.New("the supervisor ended")
+
+func (m *Manager) supervisorEnded(cause error) error {
+	if cause == nil {
+		cause = errors.New("nobody knows why")
+	}
+	return fmt.Errorf("%w: %w; its log ends:\n%s", errSupervisorEnded, cause, m.logTail("supervisor"))
+}
 
 // watchSupervisor tells when a supervisor that somebody else started ends.
 func (m *Manager) watchSupervisor(ctx context.Context) <-chan error {
@@ -118,7 +125,7 @@ func (m *Manager) lock(ctx context.Context) (*state.Lock, error) {
 
 // adopt deals with a cluster that exists already: it refuses one that was made
 // otherwise, and reports whether its supervisor runs.
-func (m *Manager) adopt(ctx context.Context, opts Options) (running bool, err error) {
+func (m *Manager) adopt(opts Options) (running bool, err error) {
 	cfg, err := m.Cluster.LoadConfig()
 	if errors.Is(err, os.ErrNotExist) {
 		return false, nil
@@ -261,7 +268,7 @@ func (m *Manager) foreground(ctx context.Context, opts Options, input io.Reader,
 		select {
 		case <-ctx.Done():
 		case cause := <-ended:
-			err = fmt.Errorf("%w: %v\n%s", errSupervisorEnded, cause, m.logTail("supervisor"))
+			err = m.supervisorEnded(cause)
 		}
 	}
 	return errors.Join(err, m.Down(context.WithoutCancel(ctx)))
@@ -355,7 +362,7 @@ func (w *waiter) wait(ctx context.Context, c cluster.Condition) error {
 		select {
 		case <-tick.C:
 		case cause := <-w.ended:
-			return fmt.Errorf("%w: %v\n%s", errSupervisorEnded, cause, w.logTail("supervisor"))
+			return w.supervisorEnded(cause)
 		case <-ctx.Done():
 			return w.failure(ctx, c, err)
 		}

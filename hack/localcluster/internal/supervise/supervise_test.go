@@ -92,8 +92,7 @@ func TestRestartsWhatDies(t *testing.T) {
 func TestStartsInOrder(t *testing.T) {
 	c := newCluster(t)
 	flag := filepath.Join(t.TempDir(), "flag")
-	var s *Supervisor
-	s = start(t, c,
+	s := start(t, c,
 		Process{Name: "first", Path: "/bin/sleep", Args: []string{"1000"}, Ready: func(context.Context) error {
 			_, err := os.Stat(flag)
 			return err
