@@ -106,13 +106,13 @@ func (r *MCPServerReconciler) lookUp(ctx context.Context, server *v1alpha1.MCPSe
 	key := client.ObjectKey{Namespace: o.Namespace, Name: o.Name}
 	live := newObject(o.Kind)
 	err := r.Client.Get(ctx, key, live)
-	if err == nil {
-		return pair{planned: o, live: live, uid: live.GetUID()}, checkOwner(server, o, live, isMarked(server, live))
-	}
-	if !apierrors.IsNotFound(err) {
+	if client.IgnoreNotFound(err) != nil {
 		return pair{}, fmt.Errorf("get %s %s: %w", o.Kind, key, err)
 	}
-	if o.Kind == "Service" || o.Name == plan.BaselineName {
+	switch found := err == nil; {
+	case found && (metav1.GetControllerOfNoCopy(live) != nil || isMarked(server, live) || o.Name == plan.BaselineName):
+		return pair{planned: o, live: live, uid: live.GetUID()}, checkOwner(server, o, live)
+	case !found && (o.Kind == "Service" || o.Name == plan.BaselineName):
 		return pair{planned: o}, nil // the cache holds every Service, and the baseline's name is ours
 	}
 	gvk, err := apiutil.GVKForObject(live, r.Client.Scheme())
@@ -127,13 +127,14 @@ func (r *MCPServerReconciler) lookUp(ctx context.Context, server *v1alpha1.MCPSe
 		}
 		return pair{}, fmt.Errorf("get %s %s: %w", o.Kind, key, err)
 	}
-	return pair{planned: o, uid: partial.UID}, checkOwner(server, o, partial, wasApplied(partial))
+	return pair{planned: o, uid: partial.UID}, checkOwner(server, o, partial)
 }
 
 // checkOwner refuses an object that somebody else controls, or that nobody controls and that does
 // not bear our mark either.
-func checkOwner(server *v1alpha1.MCPServer, o plan.Object, live client.Object, marked bool) error {
+func checkOwner(server *v1alpha1.MCPServer, o plan.Object, live client.Object) error {
 	ref := metav1.GetControllerOfNoCopy(live)
+	marked := isMarked(server, live) || wasApplied(live)
 	switch {
 	case o.Name == plan.BaselineName:
 		return nil // the name is ours, in every namespace
@@ -168,6 +169,9 @@ func (r *MCPServerReconciler) applyOne(ctx context.Context, server *v1alpha1.MCP
 			return pair.live, nil
 		}
 	}
+	if err := r.handOverReplicas(ctx, pair); err != nil {
+		return nil, err
+	}
 	applied, err := r.send(ctx, pair)
 	if err != nil {
 		if apierrors.IsConflict(err) && pair.uid == "" {
@@ -175,13 +179,19 @@ func (r *MCPServerReconciler) applyOne(ctx context.Context, server *v1alpha1.MCP
 		}
 		return nil, err
 	}
-	r.recordRepair(server, pair, drift)
-	return r.strip(ctx, pair.planned, applied)
+	if applied, err = r.strip(ctx, pair.planned, applied); err != nil {
+		return nil, err
+	}
+	r.recordRepair(server, pair, drift, applied)
+	return applied, nil
 }
 
 // noObjectHasIt is a resourceVersion that no object of ours can have: the API server gave it out
 // before any. An apply that carries it can only create.
 const noObjectHasIt = "1"
+
+// replicasManager is the field manager of replicas that were ours until an autoscaler sets others.
+const replicasManager = plan.FieldManager + "-replicas"
 
 // send applies an object to what was looked up, and to nothing that took its place since. The plan
 // keeps its apply configuration as it is: client.Apply would write the API server's answer into it.
@@ -208,6 +218,26 @@ func (r *MCPServerReconciler) send(ctx context.Context, pair pair) (client.Objec
 	return applied, nil
 }
 
+// handOverReplicas keeps the replicas of a Deployment where the spec says nothing of them any more:
+// they may still be ours, and an apply that leaves out what is ours takes it back to the default.
+func (r *MCPServerReconciler) handOverReplicas(ctx context.Context, pair pair) error {
+	config, ok := pair.planned.Config.(*acappsv1.DeploymentApplyConfiguration)
+	if !ok || config.Spec.Replicas != nil || pair.live == nil {
+		return nil
+	}
+	live := pair.live.(*appsv1.Deployment)
+	if live.Spec.Replicas == nil || *live.Spec.Replicas < 2 {
+		return nil
+	}
+	handedOver := acappsv1.Deployment(live.Name, live.Namespace).WithUID(live.UID).
+		WithSpec(acappsv1.DeploymentSpec().WithReplicas(*live.Spec.Replicas))
+	err := r.Client.Apply(ctx, handedOver, client.FieldOwner(replicasManager))
+	if apierrors.IsConflict(err) {
+		return nil // somebody else has set them meanwhile: then they are not ours
+	}
+	return err
+}
+
 // strip takes out what others added to an object of ours and what applying leaves in place.
 func (r *MCPServerReconciler) strip(ctx context.Context, o plan.Object, applied client.Object) (client.Object, error) {
 	expected := o.Expected(applied).(client.Object)
@@ -226,18 +256,18 @@ func (r *MCPServerReconciler) strip(ctx context.Context, o plan.Object, applied 
 }
 
 // recordRepair tells of an object that changed although the spec did not.
-func (r *MCPServerReconciler) recordRepair(server *v1alpha1.MCPServer, pair pair, drift string) {
+func (r *MCPServerReconciler) recordRepair(server *v1alpha1.MCPServer, pair pair, drift string, applied client.Object) {
 	o := pair.planned
 	if !wasInPlace(server, o) {
 		return
 	}
 	switch {
 	case drift != "":
-		r.Recorder.Eventf(server, nil, corev1.EventTypeNormal, "Repaired", "Apply", "%s %s differed from the plan at %s and was put right", o.Kind, o.Name, drift)
+		r.Recorder.Eventf(server, applied, corev1.EventTypeNormal, "Repaired", "Apply", "%s %s differed from the plan at %s and was put right", o.Kind, o.Name, drift)
 	case pair.uid != "":
-		r.Recorder.Eventf(server, nil, corev1.EventTypeNormal, "Repaired", "Apply", "%s %s had lost its labels and was put right", o.Kind, o.Name)
+		r.Recorder.Eventf(server, applied, corev1.EventTypeNormal, "Repaired", "Apply", "%s %s had lost its labels and was put right", o.Kind, o.Name)
 	default:
-		r.Recorder.Eventf(server, nil, corev1.EventTypeNormal, "Recreated", "Apply", "%s %s was missing and was created", o.Kind, o.Name)
+		r.Recorder.Eventf(server, applied, corev1.EventTypeNormal, "Recreated", "Apply", "%s %s was missing and was created", o.Kind, o.Name)
 	}
 }
 

@@ -1,0 +1,92 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"sync"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/mcpwarden/mcp-warden/api/v1alpha1"
+	"github.com/mcpwarden/mcp-warden/internal/plan"
+)
+
+// floor creates the MCPServers and writes the objects of each at once, without looking and without a
+// status: as fast as the API server can be written to. It returns the seconds until all Deployments exist.
+func (c *cluster) floor(ctx context.Context, opts options, size int) (float64, error) {
+	if err := c.createNamespaces(ctx); err != nil {
+		return 0, err
+	}
+	wait, err := c.watchDeployments(ctx, size)
+	if err != nil {
+		return 0, err
+	}
+	created, start := make(chan *v1alpha1.MCPServer, size), time.Now()
+	errs := make(chan error, 1)
+	go func() {
+		defer close(created)
+		errs <- c.createServers(ctx, opts.workers, size, created)
+	}()
+	var baselines sync.Map
+	if err := inParallel(opts.workers, func() error {
+		for server := range created {
+			if err := c.writeObjects(ctx, server, &baselines); err != nil {
+				return err
+			}
+		}
+		return nil
+	}); err != nil {
+		return 0, err
+	}
+	if err := <-errs; err != nil {
+		return 0, err
+	}
+	if err := wait(); err != nil {
+		return 0, err
+	}
+	return time.Since(start).Seconds(), nil
+}
+
+// writeObjects applies what the plan holds, the baseline once for each namespace.
+func (c *cluster) writeObjects(ctx context.Context, server *v1alpha1.MCPServer, baselines *sync.Map) error {
+	planned, errs := plan.Build(plan.Input{Server: server})
+	if len(errs) > 0 {
+		return errs.ToAggregate()
+	}
+	for _, o := range planned.Objects {
+		if _, done := baselines.LoadOrStore(o.Namespace, true); o.Name == plan.BaselineName && done {
+			continue
+		}
+		body, err := json.Marshal(o.Config)
+		if err != nil {
+			return fmt.Errorf("encode %s: %w", o.Kind, err)
+		}
+		obj := newObject(o.Kind)
+		obj.SetNamespace(o.Namespace)
+		obj.SetName(o.Name)
+		if err := c.client.Patch(ctx, obj, client.RawPatch(types.ApplyPatchType, body), client.FieldOwner("floor"), client.ForceOwnership); err != nil {
+			return fmt.Errorf("apply %s: %w", o.Kind, err)
+		}
+	}
+	return nil
+}
+
+func newObject(kind string) client.Object {
+	switch kind {
+	case "Deployment":
+		return &appsv1.Deployment{}
+	case "NetworkPolicy":
+		return &networkingv1.NetworkPolicy{}
+	case "Service":
+		return &corev1.Service{}
+	case "ServiceAccount":
+		return &corev1.ServiceAccount{}
+	}
+	panic("the example has no " + kind)
+}
