@@ -36,11 +36,11 @@ spec:
     args: ["$(endpoint)", test_simple_text]
     securityContext: {allowPrivilegeEscalation: false, readOnlyRootFilesystem: true, capabilities: {drop: [ALL]}}
 YAML
-  # Either end will do: the caller looks at which it was.
+  # Any end will do: the caller looks at which it was.
   kubectl -n "$namespace" wait --for=jsonpath='{.status.containerStatuses[0].state.terminated}' "pod/$1" --timeout=90s >/dev/null ||
     die "pod $1 did not end: $(kubectl -n "$namespace" describe pod "$1" | tail -5)"
   kubectl -n "$namespace" logs "$1"
-  [ "$(kubectl -n "$namespace" get pod "$1" -o jsonpath='{.status.phase}')" = Succeeded ]
+  [ "$(kubectl -n "$namespace" get pod "$1" -o jsonpath='{.status.containerStatuses[0].state.terminated.exitCode}')" = 0 ]
 }
 
 endpoint() { kubectl -n "$namespace" get mcpserver everything -o jsonpath='{.status.endpoint}'; }
@@ -66,7 +66,8 @@ with_pods() {
   hack/install.sh "$OPERATOR_IMAGE" "${kubectl[@]}"
   step "Apply an MCPServer, and wait until it is Ready"
   namespace
-  sample | tee /dev/stderr | kubectl apply -f -
+  sample
+  sample | kubectl apply -f -
   kubectl -n "$namespace" wait --for=condition=Ready mcpserver/everything --timeout=180s ||
     die "not Ready: $(kubectl -n "$namespace" get mcpserver everything -o jsonpath='{.status.conditions[?(@.type=="Ready")].message}')"
   step "Call it from a pod that its spec allows (role=agent)"
@@ -94,7 +95,8 @@ without_pods() {
   trap 'kill "$manager" 2>/dev/null || true' EXIT
   step "Apply an MCPServer, and wait until its objects are there"
   namespace
-  sample | tee /dev/stderr | kubectl apply -f -
+  sample
+  sample | kubectl apply -f -
   kubectl -n "$namespace" wait --for=create deployment/everything --timeout=60s
   kubectl -n "$namespace" wait --for=condition=Reconciling mcpserver/everything --timeout=60s
   step "What is there now (no node: its pods stay pending)"
@@ -106,7 +108,9 @@ if [ -n "${DEMO_CONTEXT:-}" ]; then
   [ -n "${DEMO_REGISTRY:-}" ] || die "set DEMO_REGISTRY=HOST/PREFIX to where the images are pushed to and the cluster pulls them from"
   kubectl=(kubectl --context "$DEMO_CONTEXT")
   step "Build the images and push them to $DEMO_REGISTRY"
-  eval "$(hack/images.sh --push-to "$DEMO_REGISTRY")"
+  images=$(hack/images.sh --push-to "$DEMO_REGISTRY")
+  say "$images"
+  eval "$images"
   with_pods
   say
   say "To remove all of it: kubectl --context $DEMO_CONTEXT delete namespace $namespace && kubectl --context $DEMO_CONTEXT delete -k config/default"

@@ -1,20 +1,24 @@
 #!/usr/bin/env bash
-# Builds the images of the demo and of the end-to-end tests, loads them into a local cluster and
-# prints a NAME=reference line for each, by digest.
+# Builds the images of the demo and of the end-to-end tests, loads them into a local cluster, or
+# pushes them to a registry, and prints a NAME=reference line for each, by digest.
 #   hack/images.sh CLUSTER
+#   hack/images.sh --push-to HOST/PREFIX
 set -euo pipefail
 cd "$(dirname "$0")/.."
-cluster=$1
+case $1 in
+--push-to) target=(--push-to "$2") ;;
+*) target=(--name "$1") ;;
+esac
 out=$PWD/bin/images
 export CGO_ENABLED=0
 go build -trimpath -ldflags="-s -w" -o "$out/manager" ./cmd/manager
 go -C test/images build -trimpath -ldflags="-s -w" -o "$out/" ./mcpclient ./toolbox \
   github.com/modelcontextprotocol/go-sdk/conformance/everything-server
 
-load() { # NAME=variable, then what localcluster load takes
+load() { # VARIABLE, then what localcluster load takes
   local variable=$1
   shift
-  echo "$variable=$(bin/localcluster load --name "$cluster" --user 65532:65532 "$@")"
+  echo "$variable=$(bin/localcluster load "${target[@]}" --user 65532:65532 "$@")"
 }
 load OPERATOR_IMAGE mcp-warden:dev --entrypoint /manager --file "$out/manager=/manager:0755"
 load SERVER_IMAGE everything-server:v1.8.0 --entrypoint /everything-server --file "$out/everything-server=/everything-server:0755"

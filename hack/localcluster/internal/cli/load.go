@@ -17,6 +17,7 @@ func loadCommand() *cobra.Command {
 	var (
 		files      []string
 		entrypoint []string
+		pushTo     string
 		spec       image.Spec
 	)
 	cmd := &cobra.Command{
@@ -28,20 +29,29 @@ the cluster pulls it. Only that goes to stdout.
 IMAGE is an image tarball or an OCI layout folder; or, with --file, the NAME:TAG of an
 image that is made of these files. The same files always give the same digest.`,
 		Example: `  localcluster load image.tar
-  localcluster load everything-server:dev --file bin/server=/server --entrypoint /server,-http,:8080`,
+  localcluster load everything-server:dev --file bin/server=/server --entrypoint /server,-http,:8080
+  localcluster load image.tar --push-to registry.example/team`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			spec.Entrypoint = entrypoint
+			what, err := imageToLoad(cmd, args[0], files, spec)
+			if err != nil {
+				return err
+			}
+			if pushTo != "" {
+				digest, err := image.Push(cmd.Context(), pushTo, what)
+				if err != nil {
+					return err
+				}
+				fmt.Fprintf(cmd.OutOrStdout(), "%s/%s@%s\n", pushTo, what.Repository, digest)
+				return nil
+			}
 			c, cfg, err := openExisting(cmd)
 			if err != nil {
 				return err
 			}
 			if !cfg.HasNode() {
 				return fmt.Errorf("cluster %q runs no pods: it is a control plane only", c.Name)
-			}
-			spec.Entrypoint = entrypoint
-			what, err := imageToLoad(cmd, args[0], files, spec)
-			if err != nil {
-				return err
 			}
 			port := cfg.Ports[cluster.PortRegistry]
 			digest, err := image.Push(cmd.Context(), fmt.Sprintf("127.0.0.1:%d", port), what)
@@ -57,6 +67,7 @@ image that is made of these files. The same files always give the same digest.`,
 	flags.StringSliceVar(&entrypoint, "entrypoint", nil, "program and arguments, separated by commas")
 	flags.StringVar(&spec.User, "user", "65532:65532", "user and group")
 	flags.StringArrayVar(&spec.Env, "env", nil, "KEY=VALUE, may be repeated")
+	flags.StringVar(&pushTo, "push-to", "", "push to this registry, HOST or HOST/PREFIX, and not into the cluster")
 	flags.StringVar(&spec.Workdir, "workdir", "/", "working directory")
 	return cmd
 }

@@ -16,6 +16,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
@@ -263,11 +264,11 @@ func SplitReference(ref string) (repository, tag string, err error) {
 // Push puts the image into the registry at address and returns its digest. What
 // is there already is not sent again.
 func Push(ctx context.Context, address string, n Named) (v1.Hash, error) {
-	ref, err := name.NewTag(fmt.Sprintf("%s/%s:%s", address, n.Repository, n.Tag), name.Insecure)
+	ref, err := name.NewTag(fmt.Sprintf("%s/%s:%s", address, n.Repository, n.Tag)) // plain HTTP on loopback only
 	if err != nil {
 		return v1.Hash{}, err
 	}
-	pusher, err := remote.NewPusher()
+	pusher, err := remote.NewPusher(remote.WithAuthFromKeychain(authn.DefaultKeychain))
 	if err != nil {
 		return v1.Hash{}, err
 	}
