@@ -113,6 +113,10 @@ func dnsReady(ctx context.Context, dial Dial) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
 	_, err := resolver.LookupHost(ctx, "kubernetes.default.svc.cluster.local.")
+	if failure, ok := errors.AsType[*net.DNSError](err); ok {
+		// The rest of it is about a server that was never asked: the host's.
+		return fmt.Errorf("the Service kube-dns does not answer: %s", failure.Err)
+	}
 	return err
 }
 

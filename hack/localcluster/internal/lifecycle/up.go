@@ -327,8 +327,10 @@ func (w *waiter) conditions(ctx context.Context) ([]cluster.Condition, error) {
 			if err != nil {
 				return err
 			}
-			_, err = os.Stat(w.Cluster.Path("prepared"))
-			return err
+			if _, err := os.Stat(w.Cluster.Path("prepared")); err != nil {
+				return errors.New("it is preparing")
+			}
+			return nil
 		},
 	})
 	if err != nil {
@@ -349,7 +351,7 @@ func (w *waiter) conditions(ctx context.Context) ([]cluster.Condition, error) {
 func (w *waiter) wait(ctx context.Context, c cluster.Condition) error {
 	tick := time.NewTicker(pollInterval)
 	defer tick.Stop()
-	note := time.Now().Add(2 * time.Second)
+	note := time.Now().Add(noteInterval / 2)
 	for {
 		err := c.Check(ctx)
 		if err == nil {
