@@ -3,7 +3,6 @@
 package cluster
 
 import (
-	"os"
 	"path/filepath"
 	"strconv"
 
@@ -113,7 +112,6 @@ func (l Layout) environment(path string) []string {
 	return []string{
 		"PATH=" + path + "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
 		"HOME=" + l.Cluster.Path(),
-		"TMPDIR=" + os.TempDir(),
 		Marker + "=" + l.Config.ID,
 	}
 }
