@@ -18,9 +18,6 @@ const (
 	userID = 65532
 	// firstFreePort is the lowest port that needs no privilege.
 	firstFreePort = 1024
-	// annotationState makes a change of state a difference of its own: a Deployment that was
-	// stopped by us must give its zero replicas up again, one that an autoscaler took to zero must not.
-	annotationState = "mcpwarden.io/desired-state"
 	// portName of the transport port.
 	portName = "mcp"
 

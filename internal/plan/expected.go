@@ -58,16 +58,12 @@ func (o Object) Expected(live runtime.Object) runtime.Object {
 	panic(fmt.Sprintf("no plan holds a %T", live))
 }
 
-// expectMeta puts the planned labels, annotations and owner into the metadata of a live object.
+// expectMeta puts the planned labels and owner into the metadata of a live object.
 func expectMeta(out, want *metav1.ObjectMeta) {
 	if out.Labels == nil {
 		out.Labels = map[string]string{}
 	}
 	maps.Copy(out.Labels, want.Labels)
-	if len(want.Annotations) > 0 && out.Annotations == nil {
-		out.Annotations = map[string]string{}
-	}
-	maps.Copy(out.Annotations, want.Annotations)
 	for _, ref := range want.OwnerReferences {
 		i := slices.IndexFunc(out.OwnerReferences, func(r metav1.OwnerReference) bool { return r.UID == ref.UID })
 		if i < 0 {
