@@ -21,15 +21,15 @@ import (
 func main() {
 	timeout := flag.Duration("timeout", 10*time.Second, "how long all of it may take")
 	flag.Parse()
-	ctx, cancel := context.WithTimeout(context.Background(), *timeout)
-	defer cancel()
-	if err := run(ctx, flag.Args()); err != nil {
+	if err := run(*timeout, flag.Args()); err != nil {
 		fmt.Fprintln(os.Stderr, "mcpclient:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, args []string) error {
+func run(timeout time.Duration, args []string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
 	if len(args) < 2 {
 		return fmt.Errorf("usage: mcpclient URL TOOL [ARGUMENTS as JSON]")
 	}
