@@ -53,8 +53,8 @@ type Options struct {
 	ClusterDNS types.NamespacedName
 	// Workers is how many servers are reconciled at the same time.
 	Workers int
-	// ConflictRetry is how long a name conflict waits; 30 s if zero.
-	ConflictRetry time.Duration
+	// BlockedRetry is how long it takes until what somebody else must cure is tried again; 30 s if zero.
+	BlockedRetry time.Duration
 }
 
 // NewManager returns a manager with every reconciler set up, and with a cache that holds no more
@@ -76,7 +76,7 @@ func NewManager(config *rest.Config, opts Options) (ctrl.Manager, error) {
 	}
 	r := &MCPServerReconciler{
 		Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Recorder: mgr.GetEventRecorder(plan.FieldManager),
-		Now: time.Now, ClusterDNS: opts.ClusterDNS, ConflictRetry: cmp.Or(opts.ConflictRetry, conflictRetry),
+		Now: time.Now, ClusterDNS: opts.ClusterDNS, BlockedRetry: cmp.Or(opts.BlockedRetry, blockedRetry),
 	}
 	return mgr, r.setUp(mgr, opts.Workers)
 }

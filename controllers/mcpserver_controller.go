@@ -21,8 +21,8 @@ import (
 )
 
 const (
-	// conflictRetry is how long a name conflict waits: the foreign object may not be watched.
-	conflictRetry = 30 * time.Second
+	// blockedRetry is how soon what somebody else must cure is tried again: no event may tell of the cure.
+	blockedRetry = 30 * time.Second
 	// reconcileTimeout ends a reconcile that waits for the cache to see what it never will.
 	reconcileTimeout = time.Minute
 	// firstRetry and lastRetry bound the time between two attempts after an error.
@@ -41,8 +41,8 @@ type MCPServerReconciler struct {
 	Now func() time.Time
 	// ClusterDNS is the Service that answers DNS queries in the cluster.
 	ClusterDNS types.NamespacedName
-	// ConflictRetry is how long a name conflict waits.
-	ConflictRetry time.Duration
+	// BlockedRetry is how long it takes until what somebody else must cure is tried again.
+	BlockedRetry time.Duration
 }
 
 // +kubebuilder:rbac:groups=mcpwarden.io,resources=mcpservers,verbs=list;watch
@@ -92,8 +92,8 @@ func (r *MCPServerReconciler) report(ctx context.Context, server *v1alpha1.MCPSe
 	switch {
 	case in.Problem == nil:
 		return ctrl.Result{}, nil
-	case in.Problem.Reason == v1alpha1.ReasonNameConflict:
-		return ctrl.Result{RequeueAfter: r.ConflictRetry}, nil
+	case in.Problem.Reason == v1alpha1.ReasonNameConflict, in.Problem.Reason == v1alpha1.ReasonRejected:
+		return ctrl.Result{RequeueAfter: r.BlockedRetry}, nil
 	case in.Problem.Waiting:
 		return ctrl.Result{}, err
 	}

@@ -41,7 +41,7 @@ func leftover(o plan.Object) error {
 }
 
 // problemOf says what the status should tell of an error: a refusal of the API server stays until
-// the spec changes, everything else is tried again.
+// somebody changes the spec or what refuses it (which is looked for now and then), everything else passes.
 func problemOf(err error) *status.Problem {
 	if err == nil {
 		return nil

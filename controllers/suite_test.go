@@ -35,8 +35,8 @@ const (
 	patience = 30 * time.Second
 	// glance is how often it looks.
 	glance = 20 * time.Millisecond
-	// conflictRetry of the operator under test.
-	conflictRetry = 300 * time.Millisecond
+	// blockedRetry of the operator under test.
+	blockedRetry = 300 * time.Millisecond
 )
 
 var (
@@ -93,7 +93,7 @@ func startOperator() (*operator, error) {
 			Metrics:    metricsserver.Options{BindAddress: "0"},
 			Controller: config.Controller{SkipNameValidation: new(true)},
 		},
-		ClusterDNS: types.NamespacedName{Namespace: "kube-system", Name: "kube-dns"}, Workers: 8, ConflictRetry: conflictRetry,
+		ClusterDNS: types.NamespacedName{Namespace: "kube-system", Name: "kube-dns"}, Workers: 8, BlockedRetry: blockedRetry,
 	})
 	if err != nil {
 		return nil, err
@@ -207,6 +207,15 @@ func create(t *testing.T, obj client.Object) {
 	if err := admin.Create(t.Context(), obj); err != nil {
 		t.Fatalf("create %T %s: %v", obj, obj.GetName(), err)
 	}
+}
+
+// removeLater deletes an object, if it is still there, when the test has ended.
+func removeLater(t *testing.T, obj client.Object) {
+	t.Cleanup(func() {
+		if err := client.IgnoreNotFound(admin.Delete(context.Background(), obj)); err != nil {
+			t.Errorf("delete %T %s: %v", obj, obj.GetName(), err)
+		}
+	})
 }
 
 func remove(t *testing.T, obj client.Object) {
