@@ -195,8 +195,8 @@ func TestControlPlane(t *testing.T) {
 	up := []string{"up", "--control-plane-only"}
 
 	ready := l.stdout(up...)
-	if kubeconfig := l.stdout("kubeconfig", "--path"); ready != "ready KUBECONFIG="+kubeconfig {
-		t.Errorf("up prints %q, want the path of the kubeconfig %s", ready, kubeconfig)
+	if path := l.stdout("kubeconfig", "--path"); ready != "ready KUBECONFIG="+path {
+		t.Errorf("up prints %q, want the path of the kubeconfig %s", ready, path)
 	}
 	l.must("status")
 	l.kubectl("create", "namespace", "kept")
@@ -217,6 +217,7 @@ func TestControlPlane(t *testing.T) {
 		return code == 0 && l.pid("etcd") != before
 	})
 
+	kubeconfig := l.stdout("kubeconfig")
 	l.kill(l.pid("supervisor"))
 	l.waitForNoProcesses()
 	if out, code := l.run("status"); code != 1 || !strings.Contains(out, "not running") {
@@ -224,6 +225,9 @@ func TestControlPlane(t *testing.T) {
 	}
 	l.must(up...)
 	l.kubectl("get", "namespace", "kept")
+	if l.stdout("kubeconfig") != kubeconfig {
+		t.Error("the kubeconfig of before is no longer good")
+	}
 
 	l.must("down")
 	l.checkNothingLeft()
@@ -314,7 +318,9 @@ func TestMistakes(t *testing.T) {
 		{[]string{"build", "docker"}, "choose from"},
 		{[]string{"kubeconfig"}, "up --name test-mistakes"},
 		{[]string{"logs", "etcd"}, "up --name test-mistakes"},
-		{[]string{"load", "x.tar"}, "up --name test-mistakes"},
+		{[]string{"load", "x:v1", "--file=go.mod=/x", "--entrypoint=/x"}, "up --name test-mistakes"},
+		{[]string{"load", "x:v1", "--file=go.mod=/x"}, "--entrypoint is missing"},
+		{[]string{"load", "x:v1", "--file=go.mod"}, "HOSTPATH=/path/in/image"},
 		{[]string{"exec"}, "say what to run"},
 		{[]string{"status", "--name", "Not/A/Name"}, "lower-case letters"},
 	} {

@@ -96,7 +96,7 @@ func (s Supervision) enterNode(cfg state.Config) error {
 }
 
 func superviseControlPlane(ctx context.Context, c state.Cluster, cfg state.Config, log *slog.Logger) error {
-	ports, err := supervise.ReservePorts(cluster.ControlPlanePorts(), cfg.Ports)
+	ports, err := supervise.ReservePorts(ctx, cluster.ControlPlanePorts(), cfg.Ports)
 	if err != nil {
 		return err
 	}

@@ -140,7 +140,7 @@ func TestRefusesAnOrderThatCannotBe(t *testing.T) {
 }
 
 func TestReservedPorts(t *testing.T) {
-	ports, err := ReservePorts([]string{"a", "b"}, nil)
+	ports, err := ReservePorts(t.Context(), []string{"a", "b"}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -152,7 +152,7 @@ func TestReservedPorts(t *testing.T) {
 		_ = l.Close()
 		t.Error("anybody can take a reserved port")
 	}
-	other, err := ReservePorts([]string{"a"}, ports)
+	other, err := ReservePorts(t.Context(), []string{"a"}, ports)
 	if err != nil || other["a"] == ports["a"] {
 		t.Errorf("a second reservation of %d gives %v, %v; want another port", ports["a"], other, err)
 	}
