@@ -1,0 +1,55 @@
+package plan_test
+
+import (
+	"encoding/json"
+	"testing"
+
+	appsv1 "k8s.io/api/apps/v1"
+	"k8s.io/pod-security-admission/api"
+	"k8s.io/pod-security-admission/policy"
+
+	"github.com/mcpwarden/mcp-warden/internal/plan"
+)
+
+// Every pod meets the Pod Security Standard "restricted", as the admission plugin itself judges it.
+func TestPodSecurityStandardRestricted(t *testing.T) {
+	evaluator, err := policy.NewEvaluator(policy.DefaultChecks(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	versions := []api.Version{
+		api.MajorMinorVersion(1, 33), api.MajorMinorVersion(1, 34), api.MajorMinorVersion(1, 35),
+		api.MajorMinorVersion(1, 36), api.LatestVersion(),
+	}
+	for _, tc := range cases(t) {
+		template := deploymentOf(t, tc.Input).Spec.Template
+		for _, version := range versions {
+			t.Run(tc.Name+"/"+version.String(), func(t *testing.T) {
+				results := evaluator.EvaluatePod(api.LevelVersion{Level: api.LevelRestricted, Version: version}, &template.ObjectMeta, &template.Spec)
+				if got := policy.AggregateCheckResults(results); !got.Allowed {
+					t.Errorf("violates the standard: %s", got.ForbiddenDetail())
+				}
+			})
+		}
+	}
+}
+
+func deploymentOf(t *testing.T, in plan.Input) *appsv1.Deployment {
+	t.Helper()
+	p, errs := plan.Build(in)
+	if len(errs) > 0 {
+		t.Fatal(errs)
+	}
+	raw, err := json.Marshal(p.Objects[len(p.Objects)-1].Config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := &appsv1.Deployment{}
+	if err := json.Unmarshal(raw, out); err != nil {
+		t.Fatal(err)
+	}
+	if out.Kind != "Deployment" || len(out.Spec.Template.Spec.Containers) == 0 {
+		t.Fatal("the last object of the plan is no Deployment with a container")
+	}
+	return out
+}
