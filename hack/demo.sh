@@ -90,6 +90,7 @@ without_pods() {
   step "Install the CRDs and run the operator beside the control plane"
   go build -o bin/manager ./cmd/manager
   kubectl apply --server-side -k config/crd
+  kubectl wait --for=condition=Established crd/mcpservers.mcpwarden.io --timeout=60s >/dev/null
   bin/manager --health-probe-bind-address=0 2>bin/manager.log &
   manager=$!
   trap 'kill "$manager" 2>/dev/null || true' EXIT
