@@ -25,18 +25,26 @@ type Condition struct {
 // Dial connects from inside a node.
 type Dial func(ctx context.Context, network, address string) (net.Conn, error)
 
-// Conditions lists what makes the cluster ready, in the order in which it comes
-// about.
+// Conditions lists what makes the cluster ready: each component by its own word,
+// then what they must have brought about together.
 func (l Layout) Conditions(c *Client, dial Dial) []Condition {
-	conditions := []Condition{{
-		Waiting: "the API server",
-		Log:     APIServer,
-		Check:   func(ctx context.Context) error { return c.Get(ctx, "/readyz", nil) },
-	}, {
+	processes := l.ControlPlane()
+	if l.Config.HasNode() {
+		processes = append(processes, l.Node(0)...)
+	}
+	var conditions []Condition
+	for _, p := range processes {
+		conditions = append(conditions, Condition{
+			Waiting: p.Name,
+			Log:     p.Name,
+			Check:   func(context.Context) error { return l.componentReady(p.Name) },
+		})
+	}
+	conditions = append(conditions, Condition{
 		Waiting: "the default namespace",
 		Log:     APIServer,
 		Check:   func(ctx context.Context) error { return c.Get(ctx, "/api/v1/namespaces/default", nil) },
-	}}
+	})
 	if !slices.Contains(l.Config.Without, ControllerManager) {
 		conditions = append(conditions, Condition{
 			Waiting: "the default service account",
@@ -49,11 +57,7 @@ func (l Layout) Conditions(c *Client, dial Dial) []Condition {
 	if l.Config.HasNode() {
 		conditions = append(conditions, l.nodeConditions(c, dial)...)
 	}
-	return append(conditions, Condition{
-		Waiting: "every component",
-		Log:     "supervisor",
-		Check:   func(context.Context) error { return l.componentsReady() },
-	})
+	return conditions
 }
 
 func (l Layout) nodeConditions(c *Client, dial Dial) []Condition {
@@ -120,18 +124,21 @@ func dnsReady(ctx context.Context, dial Dial) error {
 	return err
 }
 
-func (l Layout) componentsReady() error {
+func (l Layout) componentReady(name string) error {
 	status, err := l.Cluster.LoadStatus()
 	if err != nil {
 		return err
 	}
-	if len(status.Components) == 0 {
-		return errors.New("no component has started")
-	}
 	for _, c := range status.Components {
-		if c.State != state.StateReady {
-			return fmt.Errorf("%s is %s: %s", c.Name, c.State, c.Problem)
+		switch {
+		case c.Name != name:
+		case c.State == state.StateReady:
+			return nil
+		case c.Problem == "":
+			return fmt.Errorf("it is %s", c.State)
+		default:
+			return fmt.Errorf("it is %s: %s", c.State, c.Problem)
 		}
 	}
-	return nil
+	return errors.New("the supervisor does not know it yet")
 }
