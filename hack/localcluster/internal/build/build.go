@@ -93,6 +93,7 @@ func (b *Builder) one(ctx context.Context, c Component, key, step string) error 
 	if err := os.RemoveAll(tmp); err != nil {
 		return err
 	}
+	defer func() { _ = os.RemoveAll(tmp) }() // what is left of a failure
 	if err := os.MkdirAll(tmp, 0o755); err != nil {
 		return err
 	}
