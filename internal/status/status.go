@@ -56,12 +56,11 @@ type verdict struct {
 func Compute(in Input) v1alpha1.MCPServerStatus {
 	out := *in.Server.Status.DeepCopy()
 	out.ObservedGeneration = in.Server.Generation
-	out.Endpoint = ""
-	if in.Plan != nil {
+	if in.Problem == nil { // else what was applied before still holds
 		out.Endpoint = in.Plan.Endpoint
 		out.Resources = in.Plan.Resources.DeepCopy()
+		out.Replicas, out.ReadyReplicas, out.Image = 0, 0, nil
 	}
-	out.Replicas, out.ReadyReplicas, out.Image = 0, 0, nil
 	if in.Deployment != nil {
 		out.Replicas = deref(in.Deployment.Spec.Replicas)
 		out.ReadyReplicas = in.Deployment.Status.ReadyReplicas
