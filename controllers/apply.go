@@ -121,7 +121,9 @@ func (r *MCPServerReconciler) lookUp(ctx context.Context, server *v1alpha1.MCPSe
 	}
 	partial := &metav1.PartialObjectMetadata{}
 	partial.SetGroupVersionKind(gvk)
-	if err := r.Live.Get(ctx, key, partial); err != nil {
+	// The API server's cache will do: what it does not know yet, the apply is refused by.
+	cached := &client.GetOptions{Raw: &metav1.GetOptions{ResourceVersion: "0"}}
+	if err := r.Live.Get(ctx, key, partial, cached); err != nil {
 		if apierrors.IsNotFound(err) {
 			return pair{planned: o}, nil
 		}

@@ -133,14 +133,14 @@ func TestObjectIsReplacedAtThatMoment(t *testing.T) {
 	o := exclusive(t)
 	server := example(newNamespace(t), "web")
 	settled(t, o, server)
-	foreign := foreigners(server)[1]
+	foreign, ours := foreigners(server)[1], &corev1.ServiceAccount{ObjectMeta: named(server)}
 	var once sync.Once
 	var raced atomic.Bool
 	o.before(func(req request) error {
 		if req.verb == "patch" && req.resource == "serviceaccounts" {
 			once.Do(func() {
 				ctx := context.Background()
-				raced.Store(admin.Delete(ctx, &corev1.ServiceAccount{ObjectMeta: named(server)}) == nil && admin.Create(ctx, foreign) == nil)
+				raced.Store(admin.Delete(ctx, ours) == nil && admin.Create(ctx, foreign) == nil)
 			})
 		}
 		return nil

@@ -83,8 +83,8 @@ func TestEgressFollowsService(t *testing.T) {
 	followed()
 	waitReason(t, server, v1alpha1.ConditionReady, v1alpha1.ReasonEgressTargetNotFound)
 	o.calm(t, namespace)
-	if n := len(eventsOf(t, server, v1alpha1.ReasonEgressTargetNotFound)); n == 0 || n > 2 {
-		t.Errorf("%d events EgressTargetNotFound, want 1 or 2", n)
+	if events := eventsOf(t, server, v1alpha1.ReasonEgressTargetNotFound); len(events) == 0 || len(events) > 2 {
+		t.Errorf("%d events EgressTargetNotFound, want one for each time: %+v", len(events), events)
 	}
 }
 

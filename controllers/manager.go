@@ -153,15 +153,19 @@ func (r *MCPServerReconciler) setUp(mgr ctrl.Manager, workers int) error {
 	}); err != nil {
 		return fmt.Errorf("index MCPServers: %w", err)
 	}
+	// An object that was just created is as we wrote it: its reconcile would find nothing to do. One that
+	// somebody changed before it was seen has another generation.
+	asCreated := builder.WithPredicates(predicate.Funcs{CreateFunc: func(e event.CreateEvent) bool { return e.Object.GetGeneration() > 1 }})
 	everyServer := handler.EnqueueRequestsFromMapFunc(r.everyServer)
 	return ctrl.NewControllerManagedBy(mgr).
 		For(&v1alpha1.MCPServer{}, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
-		Owns(&appsv1.Deployment{}).
-		Owns(&corev1.ServiceAccount{}).
-		Owns(&policyv1.PodDisruptionBudget{}).
-		Owns(&networkingv1.NetworkPolicy{}).
+		Owns(&appsv1.Deployment{}, asCreated).
+		Owns(&corev1.ServiceAccount{}, asCreated).
+		Owns(&policyv1.PodDisruptionBudget{}, asCreated).
+		Owns(&networkingv1.NetworkPolicy{}, asCreated).
 		Watches(&networkingv1.NetworkPolicy{}, handler.EnqueueRequestsFromMapFunc(r.serversOfBaseline)).
-		Watches(&corev1.Service{}, handler.EnqueueRequestsFromMapFunc(r.serversOfService)).
+		Watches(&corev1.Service{}, handler.EnqueueRequestsFromMapFunc(serverOfService), asCreated).
+		Watches(&corev1.Service{}, handler.EnqueueRequestsFromMapFunc(r.serversThatCall)).
 		Watches(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(serverOfPod)).
 		Watches(&corev1.Node{}, everyServer, builder.WithPredicates(predicate.Funcs{UpdateFunc: nodeFactChanged})).
 		Watches(&discoveryv1.EndpointSlice{}, everyServer).
@@ -199,15 +203,19 @@ func (r *MCPServerReconciler) serversOfBaseline(ctx context.Context, policy clie
 	return requests
 }
 
-// serversOfService answers to a change of a Service: the server that has its name, those whose
-// egress rules name it, and everybody who needs the cluster's DNS.
-func (r *MCPServerReconciler) serversOfService(ctx context.Context, service client.Object) []reconcile.Request {
+// serverOfService answers to a change of the Service that has a server's name, whoever owns it.
+func serverOfService(_ context.Context, service client.Object) []reconcile.Request {
+	return []reconcile.Request{{NamespacedName: client.ObjectKeyFromObject(service)}}
+}
+
+// serversThatCall answers to a change of a Service: the servers whose egress rules name it, and
+// everybody where it is the cluster's DNS or the API server.
+func (r *MCPServerReconciler) serversThatCall(ctx context.Context, service client.Object) []reconcile.Request {
 	name := client.ObjectKeyFromObject(service)
 	if name == r.ClusterDNS || name == apiServerService {
 		return r.serversIn(ctx)
 	}
-	requests := r.serversIn(ctx, client.MatchingFields{serverServiceIndex: name.String()})
-	return append(requests, reconcile.Request{NamespacedName: name})
+	return r.serversIn(ctx, client.MatchingFields{serverServiceIndex: name.String()})
 }
 
 // serversIn lists servers as the cache has them: a watch must not wait for the writes of others.
