@@ -57,9 +57,10 @@ func holdPod(t *testing.T, server *v1alpha1.MCPServer) (release func()) {
 }
 
 func TestDeletedServer(t *testing.T) {
+	o := parallel(t)
 	for _, policy := range []metav1.DeletionPropagation{metav1.DeletePropagationBackground, metav1.DeletePropagationForeground} {
 		t.Run(string(policy), func(t *testing.T) {
-			o := parallel(t)
+			t.Parallel()
 			server := example(newNamespace(t), "web")
 			settled(t, o, server)
 			release := holdPod(t, server)

@@ -123,6 +123,9 @@ func (o *operator) stop() error {
 // exclusive starts an operator for one test, which must not be parallel.
 func exclusive(t *testing.T) *operator {
 	t.Helper()
+	if shared != nil {
+		t.Fatal("a parallel test ran first: its operator would do the work of this one")
+	}
 	o, err := startOperator()
 	if err != nil {
 		t.Fatalf("start operator: %v", err)
