@@ -107,7 +107,7 @@ without_pods() {
 go -C hack/localcluster build -o ../../bin/localcluster .
 if [ -n "${DEMO_CONTEXT:-}" ]; then
   [ -n "${DEMO_REGISTRY:-}" ] || die "set DEMO_REGISTRY=HOST/PREFIX to where the images are pushed to and the cluster pulls them from"
-  kubectl=(kubectl --context "$DEMO_CONTEXT")
+  kubectl=(env kubectl --context "$DEMO_CONTEXT") # env: the program, not the function above
   step "Build the images and push them to $DEMO_REGISTRY"
   images=$(hack/images.sh --push-to "$DEMO_REGISTRY")
   say "$images"
