@@ -124,23 +124,29 @@ func (c *cluster) watchDeployments(ctx context.Context, size int) (func() error,
 	if err != nil {
 		return nil, fmt.Errorf("watch Deployments: %w", err)
 	}
-	return func() error {
+	seen := make(chan error, 1)
+	go func() { // at once: the API server ends a watch that nobody reads
 		defer w.Stop()
-		for seen := 0; seen < size; {
-			select {
-			case <-ctx.Done():
-				return fmt.Errorf("%d of %d Deployments exist: %w", seen, size, ctx.Err())
-			case event, open := <-w.ResultChan():
-				if !open {
-					return fmt.Errorf("the watch of Deployments ended after %d of %d", seen, size)
-				}
-				if event.Type == watch.Added {
-					seen++
-				}
+		seen <- countAdded(ctx, w, size)
+	}()
+	return func() error { return <-seen }, nil
+}
+
+func countAdded(ctx context.Context, w watch.Interface, size int) error {
+	for seen := 0; seen < size; {
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%d of %d Deployments exist: %w", seen, size, ctx.Err())
+		case event, open := <-w.ResultChan():
+			if !open {
+				return fmt.Errorf("the watch of Deployments ended after %d of %d", seen, size)
+			}
+			if event.Type == watch.Added {
+				seen++
 			}
 		}
-		return nil
-	}, nil
+	}
+	return nil
 }
 
 // counts are requests by verb and resource.
