@@ -10,7 +10,8 @@ case $1 in
 *) target=(--name "$1") ;;
 esac
 out=$PWD/bin/images
-export CGO_ENABLED=0
+# Images are for Linux, whatever this machine is.
+export CGO_ENABLED=0 GOOS=linux
 go build -trimpath -ldflags="-s -w" -o "$out/manager" ./cmd/manager
 go -C test/images build -trimpath -ldflags="-s -w" -o "$out/" ./mcpclient ./toolbox \
   github.com/modelcontextprotocol/go-sdk/conformance/everything-server
