@@ -1,4 +1,4 @@
-//go:build linux
+//go:build linux || darwin
 
 // Command localcluster brings up a real Kubernetes control plane, or a whole
 // node with it, from Go modules and Debian packages: no container engine, no

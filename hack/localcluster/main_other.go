@@ -1,7 +1,7 @@
-//go:build !linux
+//go:build !linux && !darwin
 
-// Command localcluster needs Linux: everything it runs is built for this
-// machine and started on it.
+// Command localcluster needs Linux or macOS: everything it runs is built for
+// this machine and started on it.
 package main
 
 import (
@@ -10,6 +10,6 @@ import (
 )
 
 func main() {
-	fmt.Fprintln(os.Stderr, "localcluster: needs Linux; run it on a Linux machine or in a Linux VM")
+	fmt.Fprintln(os.Stderr, "localcluster: needs Linux, or macOS for a control plane alone")
 	os.Exit(3)
 }

@@ -1,5 +1,3 @@
-//go:build linux
-
 // Package cli is the command line of localcluster.
 package cli
 

@@ -1,5 +1,3 @@
-//go:build linux
-
 package cli
 
 import (
@@ -10,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -18,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/mcpwarden/mcp-warden/hack/localcluster/internal/build"
+	"github.com/mcpwarden/mcp-warden/hack/localcluster/internal/cluster"
 	"github.com/mcpwarden/mcp-warden/hack/localcluster/internal/lifecycle"
 	"github.com/mcpwarden/mcp-warden/hack/localcluster/internal/state"
 )
@@ -183,6 +183,9 @@ Components: ` + strings.Join(build.Names(), ", "),
 		Example: `  localcluster build
   localcluster build etcd kube-control-plane`,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 && runtime.GOOS != "linux" {
+				args = cluster.Components(state.Config{}) // the rest is for a node
+			}
 			components, err := build.Select(args...)
 			if err != nil {
 				return err

@@ -1,5 +1,3 @@
-//go:build linux
-
 package lifecycle
 
 import (
@@ -84,24 +82,5 @@ func TestAdoptRefusesOtherOptions(t *testing.T) {
 	}
 	if _, err := m.adopt(Options{CNI: state.CNICilium}); err == nil || !strings.Contains(err.Error(), "down --name x") {
 		t.Errorf("adopt with another CNI = %v", err)
-	}
-}
-
-func TestHasVariable(t *testing.T) {
-	environ := []byte("A=1\x00MARK=x-1\x00B=2\x00")
-	if !hasVariable(environ, []byte("MARK=x-1")) {
-		t.Error("a variable is not found")
-	}
-	for _, other := range []string{"MARK=x", "MARK=x-12", "ARK=x-1"} {
-		if hasVariable(environ, []byte(other)) {
-			t.Errorf("%s is found", other)
-		}
-	}
-}
-
-func TestAncestors(t *testing.T) {
-	found := ancestors()
-	if !found[os.Getpid()] || !found[os.Getppid()] {
-		t.Errorf("ancestors are %v; want this process and its parent", found)
 	}
 }

@@ -1,15 +1,8 @@
-//go:build linux
-
 package lifecycle
 
 import (
 	"context"
 	"fmt"
-	"os"
-	"path/filepath"
-	"slices"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/mcpwarden/mcp-warden/hack/localcluster/internal/cluster"
@@ -72,59 +65,4 @@ func (m *Manager) problems(ctx context.Context, cfg state.Config) []string {
 		}
 	}
 	return problems
-}
-
-// hostPIDs replaces the process ids that the supervisor knows by those that the
-// host knows the processes by.
-func hostPIDs(components []state.Component, supervisor int) ([]state.Component, error) {
-	home, err := os.Readlink("/proc/self/ns/pid")
-	if err != nil {
-		return nil, err
-	}
-	inside, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/pid", supervisor))
-	if err != nil || inside == home {
-		// One that we may not look at is not in a namespace of its own either:
-		// only root starts those.
-		return components, nil
-	}
-	dirs, err := filepath.Glob("/proc/[0-9]*")
-	if err != nil {
-		return nil, err
-	}
-	known := map[int]int{}
-	for _, dir := range dirs {
-		if ns, err := os.Readlink(dir + "/ns/pid"); err != nil || ns != inside {
-			continue
-		}
-		if host, inner, ok := namespacedPID(dir); ok {
-			known[inner] = host
-		}
-	}
-	components = slices.Clone(components)
-	for i := range components {
-		components[i].PID = known[components[i].PID]
-	}
-	return components, nil
-}
-
-// namespacedPID reads a process's id here and in its own namespace.
-func namespacedPID(dir string) (host, inner int, ok bool) {
-	status, err := os.ReadFile(dir + "/status")
-	if err != nil {
-		return 0, 0, false
-	}
-	for line := range strings.Lines(string(status)) {
-		list, found := strings.CutPrefix(line, "NSpid:")
-		if !found {
-			continue
-		}
-		ids := strings.Fields(list)
-		if len(ids) < 2 {
-			return 0, 0, false
-		}
-		host, errHost := strconv.Atoi(ids[0])
-		inner, errInner := strconv.Atoi(ids[len(ids)-1])
-		return host, inner, errHost == nil && errInner == nil
-	}
-	return 0, 0, false
 }

@@ -1,5 +1,3 @@
-//go:build linux
-
 // Package lifecycle starts, watches and removes clusters.
 package lifecycle
 
@@ -13,7 +11,6 @@ import (
 	"runtime"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/mcpwarden/mcp-warden/hack/localcluster/internal/build"
@@ -39,6 +36,8 @@ type Manager struct {
 // ErrCannot marks what this machine or user cannot do at all, so that callers
 // can fall back to something else.
 var ErrCannot = errors.New("this machine cannot run a node")
+
+var errNotLinux = fmt.Errorf("%w: a node needs Linux; use --control-plane-only", ErrCannot)
 
 // Up brings the cluster up, whatever it is in the middle of, and returns once it
 // is ready. In the foreground it returns once the cluster is gone again: when
@@ -111,6 +110,9 @@ func (m *Manager) watchSupervisor(ctx context.Context) <-chan error {
 }
 
 func (m *Manager) preflight(opts Options) error {
+	if opts.CNI != "" && runtime.GOOS != "linux" {
+		return errNotLinux
+	}
 	if opts.CNI != "" && os.Geteuid() != 0 {
 		return fmt.Errorf("%w: a node needs root; run as root, or use --control-plane-only", ErrCannot)
 	}
@@ -214,15 +216,18 @@ func (m *Manager) launch(cfg state.Config, foreground bool) (<-chan error, error
 	}
 	defer func() { _ = logFile.Close() }()
 
+	program, err := self()
+	if err != nil {
+		return nil, err
+	}
 	supervision := Supervision{Cluster: m.Cluster, Attached: foreground}
-	cmd := exec.Command("/proc/self/exe", supervision.Args()...)
+	cmd := exec.Command(program, supervision.Args()...)
 	cmd.Args[0] = "localcluster"
 	cmd.Env = append(os.Environ(), cluster.Marker+"="+cfg.ID)
 	cmd.Dir = "/"
 	cmd.Stdout, cmd.Stderr = logFile, logFile
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL}
-	if cfg.HasNode() {
-		cmd.SysProcAttr.Cloneflags = nodeNamespaces
+	if err := tie(cmd, cfg.HasNode()); err != nil {
+		return nil, err
 	}
 	ended := make(chan error, 1)
 	started := make(chan error)
@@ -240,11 +245,6 @@ func (m *Manager) launch(cfg state.Config, foreground bool) (<-chan error, error
 	}
 	return ended, nil
 }
-
-// nodeNamespaces are those that a node does not share with the host. Network
-// and cgroup namespaces follow from within, once there is no more need of the
-// host's.
-const nodeNamespaces = syscall.CLONE_NEWNS | syscall.CLONE_NEWPID | syscall.CLONE_NEWUTS | syscall.CLONE_NEWIPC
 
 // foreground runs the cluster until the context ends, the input ends or the
 // supervisor ends, and removes it in any case. An error without a supervisor is

@@ -1,5 +1,3 @@
-//go:build linux
-
 // Package supervise runs the processes of a cluster and restarts those that
 // die.
 package supervise
@@ -13,7 +11,6 @@ import (
 	"os/exec"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/mcpwarden/mcp-warden/hack/localcluster/internal/state"
@@ -145,8 +142,6 @@ func (s *Supervisor) runOnce(ctx context.Context, p Process) error {
 	cmd.Env = p.Env
 	cmd.Dir = "/"
 	cmd.Stdout, cmd.Stderr = logFile, logFile
-	// A supervisor that is killed takes its processes with it.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
 	if err := s.spawner.start(cmd, p.NetNS); err != nil {
 		return err
 	}

@@ -1,5 +1,3 @@
-//go:build linux
-
 package supervise
 
 import (
@@ -10,6 +8,7 @@ import (
 	"os/signal"
 	"runtime"
 	"sync"
+	"syscall"
 	"time"
 	"unsafe"
 
@@ -67,6 +66,8 @@ func (s *spawner) startOnThread(cmd *exec.Cmd, netns int) (err error) {
 			}
 		}()
 	}
+	// A supervisor that is killed takes its processes with it.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := cmd.Start(); err != nil {
