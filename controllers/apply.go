@@ -27,11 +27,12 @@ import (
 	"github.com/mcpwarden/mcp-warden/internal/plan"
 )
 
-// Server-side apply needs create and patch; update takes out what others put into an object of ours.
-// +kubebuilder:rbac:groups="",resources=serviceaccounts,verbs=get;list;watch;create;update;patch
-// +kubebuilder:rbac:groups="",resources=services,verbs=create;update;patch
+// Server-side apply needs create and patch. Get finds what does not carry our label. Update takes out
+// what others put into an object of ours, where an object has room for it.
+// +kubebuilder:rbac:groups="",resources=serviceaccounts,verbs=get;list;watch;create;patch
+// +kubebuilder:rbac:groups="",resources=services,verbs=get;create;update;patch
 // +kubebuilder:rbac:groups=networking.k8s.io,resources=networkpolicies,verbs=get;list;watch;create;update;patch;delete
-// +kubebuilder:rbac:groups=policy,resources=poddisruptionbudgets,verbs=get;list;watch;create;update;patch;delete
+// +kubebuilder:rbac:groups=policy,resources=poddisruptionbudgets,verbs=get;list;watch;create;patch;delete
 // +kubebuilder:rbac:groups=apps,resources=deployments,verbs=get;list;watch;create;update;patch
 
 // newObject returns an empty object of a kind that plans hold.

@@ -135,5 +135,5 @@ func (r *recorder) calm(t *testing.T, namespace string) {
 	})
 }
 
-// refused is the answer of an API server that refuses.
+// errCut is what a request ends with when the operator is cut off.
 var errCut = fmt.Errorf("the connection was cut: %w", io.ErrUnexpectedEOF)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -19,7 +20,6 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
-	"k8s.io/client-go/rest"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/config"
@@ -80,7 +80,28 @@ func run(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	return m.Run()
+	if err := installRights(context.Background()); err != nil {
+		fmt.Fprintln(os.Stderr, "install the operator's rights:", err)
+		return 1
+	}
+	return max(m.Run(), checkRights())
+}
+
+// checkRights fails a run of all tests after which a right of the operator is left unused.
+func checkRights() int {
+	if flag.Lookup("test.run").Value.String() != "" {
+		return 0 // some tests tell nothing
+	}
+	unused, err := unusedRights()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "read the operator's rights:", err)
+		return 1
+	}
+	if len(unused) > 0 {
+		fmt.Fprintln(os.Stderr, "FAIL: config/rbac gives rights that the operator does not use, or wildcards:", strings.Join(unused, ", "))
+		return 1
+	}
+	return 0
 }
 
 // operator is a running manager whose requests are recorded.
@@ -93,7 +114,8 @@ type operator struct {
 // startOperator starts an operator and waits until its caches are warm.
 func startOperator() (*operator, error) {
 	o := &operator{recorder: &recorder{}, done: make(chan error, 1)}
-	c := rest.CopyConfig(cluster.Config)
+	recorders = append(recorders, o.recorder)
+	c := asOperator(cluster.Config)
 	c.Wrap(o.wrap)
 	mgr, err := controllers.NewManager(c, controllers.Options{
 		Manager: ctrl.Options{
