@@ -1,6 +1,7 @@
 package controllers
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -28,11 +29,11 @@ import (
 )
 
 // Server-side apply needs create and patch. Get finds what does not carry our label. Update takes out
-// what others put into an object of ours, where an object has room for it.
+// what others put into an object of ours and what stands in the way of ours.
 // +kubebuilder:rbac:groups="",resources=serviceaccounts,verbs=get;list;watch;create;patch
 // +kubebuilder:rbac:groups="",resources=services,verbs=get;create;update;patch
 // +kubebuilder:rbac:groups=networking.k8s.io,resources=networkpolicies,verbs=get;list;watch;create;update;patch;delete
-// +kubebuilder:rbac:groups=policy,resources=poddisruptionbudgets,verbs=get;list;watch;create;patch;delete
+// +kubebuilder:rbac:groups=policy,resources=poddisruptionbudgets,verbs=get;list;watch;create;update;patch;delete
 // +kubebuilder:rbac:groups=apps,resources=deployments,verbs=get;list;watch;create;update;patch
 
 // newObject returns an empty object of a kind that plans hold.
@@ -80,14 +81,24 @@ type pair struct {
 
 // apply makes the live objects those of the plan. Every name is checked before anything is
 // written, so that a conflict leaves nothing half-applied; then the objects are written in the order
-// of the plan, isolation first, and what is no longer planned is removed.
+// of the plan, isolation first, and what is no longer planned is removed. Where the server is up
+// already, a conflict over one name must not leave the others unguarded.
 func (r *MCPServerReconciler) apply(ctx context.Context, server *v1alpha1.MCPServer, p *plan.Plan, obs *observation) error {
-	pairs := make([]pair, len(p.Objects))
-	for i, o := range p.Objects {
-		var err error
-		if pairs[i], err = r.lookUp(ctx, server, o); err != nil {
+	var pairs []pair
+	var conflict error
+	for _, o := range p.Objects {
+		pair, err := r.lookUp(ctx, server, o)
+		switch {
+		case err == nil:
+			pairs = append(pairs, pair)
+		case isProblem(err):
+			conflict = cmp.Or(conflict, err)
+		default:
 			return err
 		}
+	}
+	if conflict != nil && obs.deployment == nil {
+		return conflict
 	}
 	for _, pair := range pairs {
 		applied, err := r.applyOne(ctx, server, pair)
@@ -97,6 +108,9 @@ func (r *MCPServerReconciler) apply(ctx context.Context, server *v1alpha1.MCPSer
 		if deployment, ok := applied.(*appsv1.Deployment); ok {
 			obs.deployment = deployment
 		}
+	}
+	if conflict != nil {
+		return conflict
 	}
 	return r.prune(ctx, server, p)
 }
@@ -176,6 +190,9 @@ func (r *MCPServerReconciler) applyOne(ctx context.Context, server *v1alpha1.MCP
 		return nil, err
 	}
 	applied, err := r.send(ctx, pair)
+	if apierrors.IsInvalid(err) && pair.live != nil {
+		applied, err = r.replace(ctx, pair, err)
+	}
 	if err != nil {
 		if apierrors.IsConflict(err) && pair.uid == "" {
 			return nil, nameConflict(pair.planned, "was created by somebody else at the same time")
@@ -219,6 +236,20 @@ func (r *MCPServerReconciler) send(ctx context.Context, pair pair) (client.Objec
 	}
 	applied.SetManagedFields(nil)
 	return applied, nil
+}
+
+// replace writes an object as a whole. Of some fields only one may be set, such as the kinds of a
+// volume: applying ours to what somebody else has set is refused.
+func (r *MCPServerReconciler) replace(ctx context.Context, pair pair, refused error) (client.Object, error) {
+	expected := pair.planned.Expected(pair.live).(client.Object)
+	if err := r.Client.Update(ctx, expected, client.FieldOwner(plan.FieldManager)); err != nil {
+		if apierrors.IsInvalid(err) {
+			return nil, refused // it was not what somebody else has set
+		}
+		return nil, err
+	}
+	expected.SetManagedFields(nil)
+	return expected, nil
 }
 
 // handOverReplicas keeps the replicas of a Deployment where the spec says nothing of them any more:

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"net/netip"
 	"reflect"
 	"time"
 
@@ -51,6 +52,9 @@ type Options struct {
 	Manager ctrl.Options
 	// ClusterDNS is the Service that answers DNS queries in the cluster.
 	ClusterDNS types.NamespacedName
+	// ClusterCIDRs are ranges of the cluster that its nodes do not report, such as those of its pods
+	// where the CNI hands addresses out by itself. No cidr egress rule opens them.
+	ClusterCIDRs []netip.Prefix
 	// Workers is how many servers are reconciled at the same time.
 	Workers int
 	// BlockedRetry is how long it takes until what somebody else must cure is tried again; 30 s if zero.
@@ -76,7 +80,7 @@ func NewManager(config *rest.Config, opts Options) (ctrl.Manager, error) {
 	}
 	r := &MCPServerReconciler{
 		Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Recorder: mgr.GetEventRecorder(plan.FieldManager),
-		Now: time.Now, ClusterDNS: opts.ClusterDNS, BlockedRetry: cmp.Or(opts.BlockedRetry, blockedRetry),
+		Now: time.Now, ClusterDNS: opts.ClusterDNS, ClusterCIDRs: opts.ClusterCIDRs, BlockedRetry: cmp.Or(opts.BlockedRetry, blockedRetry),
 	}
 	return mgr, r.setUp(mgr, opts.Workers)
 }

@@ -5,10 +5,13 @@ package controllers
 import (
 	"context"
 	"fmt"
+	"net/netip"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/events"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -41,6 +44,8 @@ type MCPServerReconciler struct {
 	Now func() time.Time
 	// ClusterDNS is the Service that answers DNS queries in the cluster.
 	ClusterDNS types.NamespacedName
+	// ClusterCIDRs are ranges of the cluster that its nodes do not report.
+	ClusterCIDRs []netip.Prefix
 	// BlockedRetry is how long it takes until what somebody else must cure is tried again.
 	BlockedRetry time.Duration
 }
@@ -57,8 +62,8 @@ func (r *MCPServerReconciler) Reconcile(ctx context.Context, req ctrl.Request) (
 		}
 		return ctrl.Result{}, fmt.Errorf("get MCPServer: %w", err)
 	}
-	if server.DeletionTimestamp != nil {
-		return r.closeBehind(ctx, req.Namespace) // the garbage collector takes what it owns
+	if isBeingCollected(server) {
+		return r.closeBehind(ctx, req.Namespace)
 	}
 	obs, err := r.observe(ctx, server)
 	if err != nil {
@@ -70,6 +75,14 @@ func (r *MCPServerReconciler) Reconcile(ctx context.Context, req ctrl.Request) (
 	}
 	err = r.apply(ctx, server, planned, obs)
 	return r.report(ctx, server, obs.status(planned), err)
+}
+
+// isBeingCollected tells a server whose objects the garbage collector takes, or sets free, before the
+// server itself goes. One that only somebody's finalizer holds is guarded to the end.
+func isBeingCollected(server *v1alpha1.MCPServer) bool {
+	return server.DeletionTimestamp != nil && slices.ContainsFunc(server.Finalizers, func(f string) bool {
+		return f == metav1.FinalizerDeleteDependents || f == metav1.FinalizerOrphanDependents
+	})
 }
 
 // report writes the status if it changed, records what turned, and decides what is tried again.

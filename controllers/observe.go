@@ -36,7 +36,7 @@ func (o *observation) status(p *plan.Plan) status.Input {
 
 // observe reads, from the cache, what the plan and the status of a server depend on.
 func (r *MCPServerReconciler) observe(ctx context.Context, server *v1alpha1.MCPServer) (*observation, error) {
-	obs := &observation{facts: plan.Facts{ClusterDNS: r.ClusterDNS}}
+	obs := &observation{facts: plan.Facts{ClusterDNS: r.ClusterDNS, ClusterNets: r.ClusterCIDRs}}
 	for _, step := range []func(context.Context, *v1alpha1.MCPServer, *observation) error{
 		r.observeNodes, r.observeAPIServer, r.observeServices, r.observeDeployment, r.observePods,
 	} {
@@ -59,16 +59,18 @@ func (r *MCPServerReconciler) observeNodes(ctx context.Context, _ *v1alpha1.MCPS
 }
 
 func nodeFact(node *corev1.Node) plan.Node {
-	out := plan.Node{Labels: node.Labels, UserNamespaces: len(node.Status.RuntimeHandlers) > 0}
-	for _, handler := range node.Status.RuntimeHandlers {
-		able := handler.Features != nil && handler.Features.UserNamespaces != nil && *handler.Features.UserNamespaces
-		out.UserNamespaces = out.UserNamespaces && able
+	out := plan.Node{Labels: node.Labels}
+	for i, handler := range node.Status.RuntimeHandlers {
+		able := support(handler.Features != nil && handler.Features.UserNamespaces != nil && *handler.Features.UserNamespaces)
+		if i == 0 || able == plan.Unsupported {
+			out.UserNamespaces = able
+		}
 		if handler.Name == "" {
 			out.DefaultUserNamespaces = able
 		}
 	}
 	if f := node.Status.Features; f != nil && f.SupplementalGroupsPolicy != nil {
-		out.StrictGroups = *f.SupplementalGroupsPolicy
+		out.StrictGroups = support(*f.SupplementalGroupsPolicy)
 	}
 	for _, address := range node.Status.Addresses {
 		if ip, err := netip.ParseAddr(address.Address); err == nil { // the others are host names
@@ -81,6 +83,13 @@ func nodeFact(node *corev1.Node) plan.Node {
 		}
 	}
 	return out
+}
+
+func support(able bool) plan.Support {
+	if able {
+		return plan.Supported
+	}
+	return plan.Unsupported
 }
 
 // observeAPIServer finds the addresses of the API server: of its Service, and of its endpoints.
@@ -135,12 +144,7 @@ func (r *MCPServerReconciler) observeDeployment(ctx context.Context, server *v1a
 		return nil
 	}
 	obs.deployment = live
-	pod := &live.Spec.Template.Spec
-	obs.facts.Live = &plan.LiveDeployment{Features: plan.Features{
-		UserNamespace: pod.HostUsers != nil && !*pod.HostUsers,
-		StrictGroups: pod.SecurityContext != nil && pod.SecurityContext.SupplementalGroupsPolicy != nil &&
-			*pod.SecurityContext.SupplementalGroupsPolicy == corev1.SupplementalGroupsPolicyStrict,
-	}}
+	obs.facts.Live = &plan.LiveDeployment{}
 	if live.Spec.Replicas != nil {
 		obs.facts.Live.Replicas = *live.Spec.Replicas
 	}

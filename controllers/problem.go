@@ -21,6 +21,12 @@ type problemError struct {
 
 func (e *problemError) Error() string { return e.problem.Reason + ": " + e.problem.Message }
 
+// isProblem tells an error that knows what the status should say from one of the API server.
+func isProblem(err error) bool {
+	known := (*problemError)(nil)
+	return errors.As(err, &known)
+}
+
 func invalidSpec(errs field.ErrorList) error {
 	messages := make([]string, len(errs))
 	for i, err := range errs {

@@ -79,6 +79,13 @@ type MCPServerStatus struct {
 	// +kubebuilder:validation:Minimum=0
 	ReadyReplicas int32 `json:"readyReplicas,omitempty"`
 
+	// podFeatures are the hardening features that depend on the nodes and that the pods have: decided
+	// with each change of the spec, and dropped only when a node says that it cannot run them.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=8
+	PodFeatures []PodFeature `json:"podFeatures,omitempty"`
+
 	// resources are the requests and limits in force, defaults included.
 	// +optional
 	Resources *ResourceRequirements `json:"resources,omitempty"`
@@ -97,3 +104,15 @@ type ImageStatus struct {
 	// +kubebuilder:validation:MaxLength=128
 	Digest string `json:"digest,omitempty"`
 }
+
+// PodFeature hardens a pod further, where the nodes support it.
+// +kubebuilder:validation:Enum=UserNamespace;StrictSupplementalGroups
+type PodFeature string
+
+const (
+	// PodFeatureUserNamespace runs the pod in a user namespace (hostUsers: false, KEP-127).
+	PodFeatureUserNamespace PodFeature = "UserNamespace"
+	// PodFeatureStrictSupplementalGroups ignores the groups that an image's /etc/group gives
+	// (supplementalGroupsPolicy: Strict, KEP-3619).
+	PodFeatureStrictSupplementalGroups PodFeature = "StrictSupplementalGroups"
+)

@@ -408,6 +408,11 @@ func (in *MCPServerStatus) DeepCopyInto(out *MCPServerStatus) {
 		*out = new(ImageStatus)
 		**out = **in
 	}
+	if in.PodFeatures != nil {
+		in, out := &in.PodFeatures, &out.PodFeatures
+		*out = make([]PodFeature, len(*in))
+		copy(*out, *in)
+	}
 	if in.Resources != nil {
 		in, out := &in.Resources, &out.Resources
 		*out = new(ResourceRequirements)

@@ -4,6 +4,7 @@ package main
 import (
 	"flag"
 	"fmt"
+	"net/netip"
 	"os"
 	"runtime/debug"
 	"strings"
@@ -33,6 +34,7 @@ func run() error {
 		probeAddr   = flag.String("health-probe-bind-address", ":8081", "Address of /healthz and /readyz.")
 		metricsAddr = flag.String("metrics-bind-address", "0", "Address of /metrics, in plain HTTP; 0 turns it off.")
 		clusterDNS  = flag.String("cluster-dns-service", "kube-system/kube-dns", "Namespace and name of the Service that answers DNS queries in the cluster.")
+		clusterNets = flag.String("cluster-cidrs", "", "Ranges of the cluster, separated by commas, that no cidr egress rule opens, besides what the nodes report: name those of pods where the CNI hands addresses out by itself.")
 		workers     = flag.Int("workers", 10, "How many servers are reconciled at the same time.")
 	)
 	logOptions := zap.Options{}
@@ -43,6 +45,10 @@ func run() error {
 	namespace, name, ok := strings.Cut(*clusterDNS, "/")
 	if !ok {
 		return fmt.Errorf("--cluster-dns-service %q: must be NAMESPACE/NAME, such as kube-system/kube-dns", *clusterDNS)
+	}
+	clusterCIDRs, err := parsePrefixes(*clusterNets)
+	if err != nil {
+		return fmt.Errorf("--cluster-cidrs: %w", err)
 	}
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)
@@ -60,8 +66,9 @@ func run() error {
 			HealthProbeBindAddress:        *probeAddr,
 			Metrics:                       metricsserver.Options{BindAddress: *metricsAddr},
 		},
-		ClusterDNS: types.NamespacedName{Namespace: namespace, Name: name},
-		Workers:    *workers,
+		ClusterDNS:   types.NamespacedName{Namespace: namespace, Name: name},
+		ClusterCIDRs: clusterCIDRs,
+		Workers:      *workers,
 	})
 	if err != nil {
 		return err
@@ -73,4 +80,19 @@ func run() error {
 		return fmt.Errorf("add readiness check: %w", err)
 	}
 	return mgr.Start(ctrl.SetupSignalHandler())
+}
+
+func parsePrefixes(list string) ([]netip.Prefix, error) {
+	var out []netip.Prefix
+	for item := range strings.SplitSeq(list, ",") {
+		if item = strings.TrimSpace(item); item == "" {
+			continue
+		}
+		prefix, err := netip.ParsePrefix(item)
+		if err != nil {
+			return nil, fmt.Errorf("%w: write ranges such as 10.244.0.0/16", err)
+		}
+		out = append(out, prefix.Masked())
+	}
+	return out, nil
 }

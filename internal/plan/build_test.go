@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -100,28 +101,40 @@ func TestEffectiveResources(t *testing.T) {
 }
 
 func TestFeatures(t *testing.T) {
-	able := Node{UserNamespaces: true, DefaultUserNamespaces: true, StrictGroups: true}
-	unable := Node{}
-	both, none := Features{UserNamespace: true, StrictGroups: true}, Features{}
+	able := Node{UserNamespaces: Supported, DefaultUserNamespaces: Supported, StrictGroups: Supported}
+	unable := Node{UserNamespaces: Unsupported, DefaultUserNamespaces: Unsupported, StrictGroups: Unsupported}
+	starting := Node{}
+	windows := unable
+	windows.Labels = map[string]string{corev1.LabelOSStable: "windows"}
+	both := []v1alpha1.PodFeature{v1alpha1.PodFeatureUserNamespace, v1alpha1.PodFeatureStrictSupplementalGroups}
 	claim := func(s *v1alpha1.MCPServer) {
 		s.Spec.Filesystem = &v1alpha1.Filesystem{Data: []v1alpha1.DataMount{{MountPath: "/data", ClaimName: "a"}}}
 	}
-	settled := func(s *v1alpha1.MCPServer) { s.Status.ObservedGeneration = s.Generation }
+	given := func(features ...v1alpha1.PodFeature) func(*v1alpha1.MCPServer) {
+		return func(s *v1alpha1.MCPServer) {
+			s.Status.ObservedGeneration, s.Status.PodFeatures = s.Generation, features
+		}
+	}
 	for _, tc := range []struct {
 		name   string
 		nodes  []Node
-		live   *Features
+		live   bool
 		change func(*v1alpha1.MCPServer)
-		want   Features
+		want   []v1alpha1.PodFeature
 	}{
-		{"no node is known", nil, nil, nil, none},
-		{"every node can", []Node{able, able}, nil, nil, both},
-		{"one node cannot", []Node{able, unable}, nil, nil, none},
-		{"a claim", []Node{able}, nil, claim, Features{StrictGroups: true}},
-		{"a node that comes rolls nothing", []Node{able}, &none, settled, none},
-		{"what the live pods have stays", []Node{able}, &both, settled, both},
-		{"a node that cannot run the pods takes the feature away", []Node{able, unable}, &both, settled, none},
-		{"a change of the spec takes a feature up", []Node{able}, &none, nil, both},
+		{"no node is known", nil, false, nil, nil},
+		{"every node can", []Node{able, able}, false, nil, both},
+		{"one node cannot", []Node{able, unable}, false, nil, nil},
+		{"one node does not say", []Node{able, starting}, false, nil, nil},
+		{"a node on which no server can run", []Node{able, windows}, false, nil, both},
+		{"a claim", []Node{able}, false, claim, both[1:]},
+		{"a node that comes rolls nothing", []Node{able}, true, given(), nil},
+		{"what the pods were given stays", []Node{able}, true, given(both...), both},
+		{"a node that starts takes nothing away", []Node{able, starting}, true, given(both...), both},
+		{"nodes that are all gone take nothing away", nil, true, given(both...), both},
+		{"a node that cannot run the pods takes the feature away", []Node{able, unable}, true, given(both...), nil},
+		{"a change of the spec takes a feature up", []Node{able}, true, nil, both},
+		{"a Deployment that is gone is made with what the nodes can", []Node{able}, false, given(), both},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			s := server()
@@ -129,11 +142,11 @@ func TestFeatures(t *testing.T) {
 				tc.change(s)
 			}
 			facts := Facts{Nodes: tc.nodes}
-			if tc.live != nil {
-				facts.Live = &LiveDeployment{Replicas: 1, Features: *tc.live}
+			if tc.live {
+				facts.Live = &LiveDeployment{Replicas: 1}
 			}
-			if got := features(s, facts); got != tc.want {
-				t.Errorf("got %+v, want %+v", got, tc.want)
+			if got := features(s, facts); !slices.Equal(got, tc.want) {
+				t.Errorf("got %v, want %v", got, tc.want)
 			}
 		})
 	}

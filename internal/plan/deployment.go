@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 
@@ -56,7 +57,6 @@ func (b builder) deployment() *acappsv1.DeploymentApplyConfiguration {
 }
 
 func (b builder) podTemplate() *accorev1.PodTemplateSpecApplyConfiguration {
-	features := features(b.server, b.facts)
 	vols, mounts := volumes(&b.server.Spec, *b.resources.Limits.Memory)
 	pod := accorev1.PodSpec().
 		WithServiceAccountName(b.server.Name).
@@ -67,10 +67,10 @@ func (b builder) podTemplate() *accorev1.PodTemplateSpecApplyConfiguration {
 		WithDNSPolicy(corev1.DNSClusterFirst).
 		WithSchedulerName(corev1.DefaultSchedulerName).
 		WithTerminationGracePeriodSeconds(gracePeriodSeconds).
-		WithSecurityContext(b.podSecurityContext(features)).
+		WithSecurityContext(b.podSecurityContext()).
 		WithContainers(b.container(mounts)).
 		WithVolumes(vols...)
-	if features.UserNamespace {
+	if slices.Contains(b.features, v1alpha1.PodFeatureUserNamespace) {
 		pod.WithHostUsers(false)
 	}
 	for _, secret := range b.server.Spec.ImagePullSecrets {
@@ -81,7 +81,7 @@ func (b builder) podTemplate() *accorev1.PodTemplateSpecApplyConfiguration {
 }
 
 // podSecurityContext is the pod's half of the Pod Security Standard "restricted", and more.
-func (b builder) podSecurityContext(features Features) *accorev1.PodSecurityContextApplyConfiguration {
+func (b builder) podSecurityContext() *accorev1.PodSecurityContextApplyConfiguration {
 	out := accorev1.PodSecurityContext().
 		WithRunAsNonRoot(true).
 		WithRunAsUser(userID).
@@ -89,7 +89,7 @@ func (b builder) podSecurityContext(features Features) *accorev1.PodSecurityCont
 		WithFSGroup(userID).
 		WithFSGroupChangePolicy(corev1.FSGroupChangeOnRootMismatch).
 		WithSeccompProfile(accorev1.SeccompProfile().WithType(corev1.SeccompProfileTypeRuntimeDefault))
-	if features.StrictGroups {
+	if slices.Contains(b.features, v1alpha1.PodFeatureStrictSupplementalGroups) {
 		out.WithSupplementalGroupsPolicy(corev1.SupplementalGroupsPolicyStrict)
 	}
 	if port := *b.server.Spec.Transport.Port; port < firstFreePort {

@@ -147,6 +147,7 @@ func closedNets(facts Facts) []netip.Prefix {
 	for _, node := range facts.Nodes {
 		out = append(out, node.Nets...)
 	}
+	out = append(out, facts.ClusterNets...)
 	for _, addr := range facts.APIServer {
 		out = append(out, netip.PrefixFrom(addr, addr.BitLen()))
 	}

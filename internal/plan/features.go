@@ -1,54 +1,77 @@
 package plan
 
 import (
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+
 	"github.com/mcpwarden/mcp-warden/api/v1alpha1"
 )
 
-// Features of a pod that harden it further but that not every node can give.
-type Features struct {
-	// UserNamespace runs the pod in a user namespace (hostUsers: false, KEP-127).
-	UserNamespace bool
-	// StrictGroups ignores the groups that an image's /etc/group gives (supplementalGroupsPolicy: Strict, KEP-3619).
-	StrictGroups bool
-}
+// Support says what is known of a node.
+type Support int
+
+const (
+	// SupportUnknown: the node does not say, or not yet: it may be starting, or be no node of a kubelet at all.
+	SupportUnknown Support = iota
+	// Unsupported: the node says that it does not.
+	Unsupported
+	// Supported: the node says that it does.
+	Supported
+)
 
 // features that the pods of a server get: those that every eligible node supports. Where a
-// Deployment is up, a node that comes or goes must not roll it: a feature it has is dropped only when
-// an eligible node could not run it, and one it lacks is taken up with the next change of the spec.
-func features(server *v1alpha1.MCPServer, facts Facts) Features {
-	able := supported(&server.Spec, facts.Nodes)
+// Deployment is up, a node that comes or goes must not roll it: a feature it was given is dropped only
+// when an eligible node says that it cannot run it, and one it lacks is taken up with the next change of
+// the spec. What it was given is in the status, not in the Deployment, which others may edit.
+func features(server *v1alpha1.MCPServer, facts Facts) []v1alpha1.PodFeature {
 	if facts.Live == nil || server.Status.ObservedGeneration != server.Generation {
-		return able
+		return supported(&server.Spec, facts.Nodes, false)
 	}
-	return Features{
-		UserNamespace: able.UserNamespace && facts.Live.Features.UserNamespace,
-		StrictGroups:  able.StrictGroups && facts.Live.Features.StrictGroups,
-	}
+	return slices.DeleteFunc(supported(&server.Spec, facts.Nodes, true), func(feature v1alpha1.PodFeature) bool {
+		return !slices.Contains(server.Status.PodFeatures, feature)
+	})
 }
 
-func supported(spec *v1alpha1.MCPServerSpec, nodes []Node) Features {
-	var selector map[string]v1alpha1.LabelValue
-	runtimeClass := false
-	if spec.Scheduling != nil {
-		selector, runtimeClass = spec.Scheduling.NodeSelector, spec.Scheduling.RuntimeClassName != ""
+// supported are the features that every eligible node supports; unknown is what counts where a node
+// does not say, and where there is no eligible node.
+func supported(spec *v1alpha1.MCPServerSpec, nodes []Node, unknown bool) []v1alpha1.PodFeature {
+	scheduling := spec.Scheduling
+	if scheduling == nil {
+		scheduling = &v1alpha1.Scheduling{}
 	}
-	out, eligible := Features{UserNamespace: !mountsClaim(spec), StrictGroups: true}, 0
-	for _, node := range nodes {
-		if !selects(selector, node.Labels) {
+	able := func(s Support) bool { return s == Supported || (s == SupportUnknown && unknown) }
+	userNamespace, strictGroups, eligible := true, true, false
+	for i := range nodes {
+		node := &nodes[i]
+		if !selects(scheduling.NodeSelector, node.Labels) || isForeignOS(node) {
 			continue
 		}
-		eligible++
-		if runtimeClass {
-			out.UserNamespace = out.UserNamespace && node.UserNamespaces
-		} else {
-			out.UserNamespace = out.UserNamespace && node.DefaultUserNamespaces
+		eligible = true
+		handler := node.DefaultUserNamespaces
+		if scheduling.RuntimeClassName != "" {
+			handler = node.UserNamespaces
 		}
-		out.StrictGroups = out.StrictGroups && node.StrictGroups
+		userNamespace = userNamespace && able(handler)
+		strictGroups = strictGroups && able(node.StrictGroups)
 	}
-	if eligible == 0 {
-		return Features{}
+	var out []v1alpha1.PodFeature
+	if !eligible && !unknown {
+		return out
+	}
+	if userNamespace && !mountsClaim(spec) {
+		out = append(out, v1alpha1.PodFeatureUserNamespace)
+	}
+	if strictGroups {
+		out = append(out, v1alpha1.PodFeatureStrictSupplementalGroups)
 	}
 	return out
+}
+
+// isForeignOS tells nodes on which no server of a Linux image can run.
+func isForeignOS(node *Node) bool {
+	os, ok := node.Labels[corev1.LabelOSStable]
+	return ok && os != string(corev1.Linux)
 }
 
 func selects(selector map[string]v1alpha1.LabelValue, labels map[string]string) bool {

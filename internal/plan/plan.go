@@ -46,6 +46,8 @@ type Facts struct {
 	Nodes []Node
 	// APIServer are the addresses at which the API server answers.
 	APIServer []netip.Addr
+	// ClusterNets are further ranges of the cluster, such as those that pods get their addresses from.
+	ClusterNets []netip.Prefix
 	// Services that egress rules name, by name; one that does not exist is missing.
 	Services map[types.NamespacedName]Service
 	// ClusterDNS is the name of the Service that answers DNS queries; it is among Services if it exists.
@@ -60,11 +62,11 @@ type Node struct {
 	// Nets are the node's addresses and the ranges that its pods get theirs from.
 	Nets []netip.Prefix
 	// UserNamespaces says whether each of the node's runtime handlers supports user namespaces.
-	UserNamespaces bool
+	UserNamespaces Support
 	// DefaultUserNamespaces says whether the default runtime handler does.
-	DefaultUserNamespaces bool
+	DefaultUserNamespaces Support
 	// StrictGroups says whether the node honours supplementalGroupsPolicy.
-	StrictGroups bool
+	StrictGroups Support
 }
 
 // Service is what a plan needs to know of a Service.
@@ -77,8 +79,6 @@ type Service struct {
 type LiveDeployment struct {
 	// Replicas that the Deployment asks for now, by whomever they were set.
 	Replicas int32
-	// Features that its pods have now.
-	Features Features
 }
 
 // Plan is what should be.
@@ -88,6 +88,8 @@ type Plan struct {
 	// Pending says which egress rules could not be opened yet, and why. Everything else of the
 	// plan stands: a rule that is pending is closed.
 	Pending field.ErrorList
+	// Features that the pods get of those that depend on the nodes.
+	Features []v1alpha1.PodFeature
 	// Resources in force, defaults included.
 	Resources v1alpha1.ResourceRequirements
 	// Endpoint at which allowed clients reach the server; empty while nobody can.
@@ -112,8 +114,8 @@ func Build(in Input) (*Plan, field.ErrorList) {
 	if len(errs) > 0 {
 		return nil, errs
 	}
-	b := builder{server: in.Server, facts: in.Facts, resources: resources}
-	p := &Plan{Pending: pending, Resources: resources, Endpoint: endpoint(in.Server)}
+	b := builder{server: in.Server, facts: in.Facts, resources: resources, features: features(in.Server, in.Facts)}
+	p := &Plan{Pending: pending, Features: b.features, Resources: resources, Endpoint: endpoint(in.Server)}
 	p.Objects = append(p.Objects, Baseline(in.Server.Namespace))
 	p.add("NetworkPolicy", in.Server.Name, in.Server.Namespace, b.networkPolicy(egress))
 	p.add("ServiceAccount", in.Server.Name, in.Server.Namespace, b.serviceAccount())
@@ -134,6 +136,7 @@ type builder struct {
 	server    *v1alpha1.MCPServer
 	facts     Facts
 	resources v1alpha1.ResourceRequirements
+	features  []v1alpha1.PodFeature
 }
 
 // labels of every object of the server. Labels of the MCPServer are never copied: a GitOps engine

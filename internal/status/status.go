@@ -59,6 +59,7 @@ func Compute(in Input) v1alpha1.MCPServerStatus {
 	if in.Problem == nil { // else what was applied before still holds
 		out.Endpoint = in.Plan.Endpoint
 		out.Resources = in.Plan.Resources.DeepCopy()
+		out.PodFeatures = in.Plan.Features
 		out.Replicas, out.ReadyReplicas, out.Image = 0, 0, nil
 	}
 	if in.Deployment != nil {

@@ -47,9 +47,7 @@ type file struct {
 			Ports     []corev1.ServicePort `json:"ports"`
 		} `json:"services"`
 		Live *struct {
-			Replicas      int32 `json:"replicas"`
-			UserNamespace bool  `json:"userNamespace"`
-			StrictGroups  bool  `json:"strictGroups"`
+			Replicas int32 `json:"replicas"`
 		} `json:"live"`
 	} `json:"facts"`
 }
@@ -85,16 +83,23 @@ func (f *file) input() plan.Input {
 		APIServer: f.Facts.APIServer, Services: map[types.NamespacedName]plan.Service{}, ClusterDNS: ClusterDNS,
 	}
 	for _, node := range f.Facts.Nodes {
-		facts.Nodes = append(facts.Nodes, plan.Node(node))
+		facts.Nodes = append(facts.Nodes, plan.Node{
+			Labels: node.Labels, Nets: node.Nets, UserNamespaces: support(node.UserNamespaces),
+			DefaultUserNamespaces: support(node.DefaultUserNamespaces), StrictGroups: support(node.StrictGroups),
+		})
 	}
 	for _, service := range f.Facts.Services {
 		facts.Services[types.NamespacedName{Namespace: service.Namespace, Name: service.Name}] = plan.Service{Selector: service.Selector, Ports: service.Ports}
 	}
 	if live := f.Facts.Live; live != nil {
-		facts.Live = &plan.LiveDeployment{
-			Replicas: live.Replicas,
-			Features: plan.Features{UserNamespace: live.UserNamespace, StrictGroups: live.StrictGroups},
-		}
+		facts.Live = &plan.LiveDeployment{Replicas: live.Replicas}
 	}
 	return plan.Input{Server: f.Server, Facts: facts}
+}
+
+func support(able bool) plan.Support {
+	if able {
+		return plan.Supported
+	}
+	return plan.Unsupported
 }

@@ -273,6 +273,12 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: observedGeneration
       type:
         scalar: numeric
+    - name: podFeatures
+      type:
+        list:
+          elementType:
+            namedType: com.github.mcpwarden.mcp-warden.api.v1alpha1.PodFeature
+          elementRelationship: associative
     - name: readyReplicas
       type:
         scalar: numeric
@@ -373,6 +379,8 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: topologyKey
       type:
         namedType: com.github.mcpwarden.mcp-warden.api.v1alpha1.LabelKey
+- name: com.github.mcpwarden.mcp-warden.api.v1alpha1.PodFeature
+  scalar: string
 - name: com.github.mcpwarden.mcp-warden.api.v1alpha1.PodPeer
   map:
     fields:

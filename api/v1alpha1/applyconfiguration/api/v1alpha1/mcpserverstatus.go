@@ -3,6 +3,7 @@
 package v1alpha1
 
 import (
+	apiv1alpha1 "github.com/mcpwarden/mcp-warden/api/v1alpha1"
 	v1 "k8s.io/client-go/applyconfigurations/meta/v1"
 )
 
@@ -24,6 +25,9 @@ type MCPServerStatusApplyConfiguration struct {
 	Replicas *int32 `json:"replicas,omitempty"`
 	// readyReplicas is the number of pods that are ready.
 	ReadyReplicas *int32 `json:"readyReplicas,omitempty"`
+	// podFeatures are the hardening features that depend on the nodes and that the pods have: decided
+	// with each change of the spec, and dropped only when a node says that it cannot run them.
+	PodFeatures []apiv1alpha1.PodFeature `json:"podFeatures,omitempty"`
 	// resources are the requests and limits in force, defaults included.
 	Resources *ResourceRequirementsApplyConfiguration `json:"resources,omitempty"`
 }
@@ -84,6 +88,16 @@ func (b *MCPServerStatusApplyConfiguration) WithReplicas(value int32) *MCPServer
 // If called multiple times, the ReadyReplicas field is set to the value of the last call.
 func (b *MCPServerStatusApplyConfiguration) WithReadyReplicas(value int32) *MCPServerStatusApplyConfiguration {
 	b.ReadyReplicas = &value
+	return b
+}
+
+// WithPodFeatures adds the given value to the PodFeatures field in the declarative configuration
+// and returns the receiver, so that objects can be build by chaining "With" function invocations.
+// If called multiple times, values provided by each call will be appended to the PodFeatures field.
+func (b *MCPServerStatusApplyConfiguration) WithPodFeatures(values ...apiv1alpha1.PodFeature) *MCPServerStatusApplyConfiguration {
+	for i := range values {
+		b.PodFeatures = append(b.PodFeatures, values[i])
+	}
 	return b
 }
 
