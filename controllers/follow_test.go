@@ -133,6 +133,18 @@ func TestNodesJoin(t *testing.T) {
 	if hostUsers(t, after) {
 		t.Error("every node gives user namespaces, and a new server does not use them")
 	}
+	deployment := &appsv1.Deployment{ObjectMeta: named(after)}
+	edit(t, deployment, func(d *appsv1.Deployment) {
+		d.Spec.Template.Spec.HostUsers, d.Spec.Template.Spec.SecurityContext.SupplementalGroupsPolicy = nil, nil
+	})
+	eventually(t, func() string { return differs(hostUsers(t, after), false) })
+	bare := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "bare"}}
+	create(t, bare)
+	removeLater(t, bare)
+	o.calm(t, namespace)
+	if hostUsers(t, after) {
+		t.Error("a node that does not say what it supports took a feature away")
+	}
 	joinNode(t, "unable", "192.0.2.8", false)
 	eventually(t, func() string { return differs(hostUsers(t, after), true) })
 }

@@ -45,6 +45,12 @@ func tamperings() []tampering {
 			p.Volumes = append(p.Volumes, corev1.Volume{Name: "host", VolumeSource: corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: "/"}}})
 			p.Containers[0].VolumeMounts = append(p.Containers[0].VolumeMounts, corev1.VolumeMount{Name: "host", MountPath: "/host"})
 		}),
+		onDeployment("volume of another kind", func(p *corev1.PodSpec) {
+			p.Volumes[0].VolumeSource = corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: "/"}}
+		}),
+		onDeployment("probe of another kind", func(p *corev1.PodSpec) {
+			p.Containers[0].ReadinessProbe.ProbeHandler = corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: "/", Port: intstr.FromInt32(8080)}}
+		}),
 		onDeployment("hostNetwork", func(p *corev1.PodSpec) { p.HostNetwork, p.Containers[0].Ports[0].HostPort = true, 8080 }),
 		onDeployment("capability", func(p *corev1.PodSpec) {
 			p.Containers[0].SecurityContext.Capabilities.Add = []corev1.Capability{"NET_ADMIN"}
@@ -66,6 +72,10 @@ func tamperings() []tampering {
 		}),
 		{"maxUnavailable", 3, func(o client.Object) {
 			o.(*policyv1.PodDisruptionBudget).Spec.MaxUnavailable = new(intstr.FromInt32(0))
+		}},
+		{"minAvailable", 3, func(o client.Object) {
+			spec := &o.(*policyv1.PodDisruptionBudget).Spec
+			spec.MaxUnavailable, spec.MinAvailable = nil, new(intstr.FromInt32(2))
 		}},
 	}
 	for kind, name := range []string{"NetworkPolicy", "ServiceAccount", "Service", "PodDisruptionBudget", "Deployment"} {
