@@ -24,6 +24,8 @@ load() { # VARIABLE, then what localcluster load takes
 load OPERATOR_IMAGE mcp-warden:dev --entrypoint /manager --file "$out/manager=/manager:0755"
 load SERVER_IMAGE everything-server:v1.8.0 --entrypoint /everything-server --file "$out/everything-server=/everything-server:0755"
 load CLIENT_IMAGE mcpclient:dev --entrypoint /mcpclient --file "$out/mcpclient=/mcpclient:0755"
-# The server with tools beside it, so that tests can act inside its pod.
-load TESTBED_IMAGE everything-server-testbed:v1.8.0 --entrypoint /everything-server \
+# The server with tools beside it, so that tests can act inside its pod, and a file that only a
+# read-only root file system keeps anybody from writing.
+: >"$out/writable"
+load TESTBED_IMAGE everything-server-testbed:v1.8.0 --entrypoint /everything-server --file "$out/writable=/writable:0666" \
   --file "$out/everything-server=/everything-server:0755" --file "$out/toolbox=/toolbox:0755" --file "$out/mcpclient=/mcpclient:0755"
