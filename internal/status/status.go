@@ -65,7 +65,7 @@ func Compute(in Input) v1alpha1.MCPServerStatus {
 	if in.Deployment != nil {
 		out.Replicas = deref(in.Deployment.Spec.Replicas)
 		out.ReadyReplicas = in.Deployment.Status.ReadyReplicas
-		out.Image = imageOf(in.Deployment, in.Pods)
+		out.Image = imageOf(in.Deployment, alive(in.Pods))
 	}
 	ready, reconciling, stalled := conditions(in)
 	set(&out, in, v1alpha1.ConditionReady, ready)
@@ -142,13 +142,13 @@ func workload(in Input) (ready, progress verdict) {
 		return stopped(in)
 	case v1alpha1.StateQuarantined:
 		return verdict{metav1.ConditionTrue, v1alpha1.ReasonQuarantined,
-			fmt.Sprintf("The network is closed both ways and nothing is rolled out; %s kept.", pods(len(in.Pods), "is", "are"))}, verdict{}
+			fmt.Sprintf("The network is closed both ways and nothing is rolled out; %s kept.", pods(len(alive(in.Pods)), "is", "are"))}, verdict{}
 	}
 	return running(in)
 }
 
 func stopped(in Input) (ready, progress verdict) {
-	if n := len(in.Pods); n > 0 {
+	if n := len(alive(in.Pods)); n > 0 {
 		message := pods(n, "is", "are") + " still there."
 		return verdict{metav1.ConditionFalse, v1alpha1.ReasonStopping, message},
 			verdict{metav1.ConditionTrue, v1alpha1.ReasonStopping, message}

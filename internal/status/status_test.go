@@ -63,6 +63,15 @@ func pod(name, digest string) corev1.Pod {
 	return p
 }
 
+// withDead adds a pod that was evicted and that nothing deletes until the pod garbage collector does.
+// Its name comes before those of the others.
+func withDead(in *Input) {
+	p := pod("github-0", "sha256:bb")
+	p.Status.Phase, p.Status.Reason, p.Status.Message = corev1.PodFailed, "Evicted", "The node was low on resource: memory."
+	p.Status.ContainerStatuses[0].Ready = false
+	in.Pods = append([]corev1.Pod{p}, in.Pods...)
+}
+
 func state(s v1alpha1.DesiredState) func(*Input) {
 	return func(in *Input) { in.Server.Spec.DesiredState = s }
 }
@@ -147,6 +156,10 @@ var cases = []struct {
 	{"pod failed", input(broken(func(p *corev1.Pod) {
 		p.Status.Phase, p.Status.Reason, p.Status.Message = corev1.PodFailed, "Evicted", "writable-0 exceeds its limit"
 	})), "False ReplicasUnavailable", "True Progressing", "False Reconciled", "failed: Evicted writable-0 exceeds its limit", inProgress},
+	{"pod failed, another has a trouble that lasts", input(waiting("ErrImagePull", "not found"), withDead),
+		"False ReplicasUnavailable", "True Progressing", "False Reconciled", "ready. Pod github-b: the image cannot be pulled: not found", inProgress},
+	{"pod failed and was replaced", input(withDead),
+		"True Serving", "False Reconciled", "False Reconciled", "2 of 2 pods are ready.", current},
 	{"pods cannot be created", input(counts(0, 0, 0), deploymentCondition(appsv1.DeploymentReplicaFailure, corev1.ConditionTrue, "FailedCreate", "exceeded quota")),
 		"False ReplicasUnavailable", "True Progressing", "False Reconciled", "Pods cannot be created: exceeded quota", inProgress},
 	{"a pod that ends is no trouble", input(broken(func(p *corev1.Pod) {
@@ -164,6 +177,14 @@ var cases = []struct {
 		"False Stopping", "True Stopping", "False Reconciled", "1 pod is still there.", inProgress},
 	{"stopped", input(state(v1alpha1.StateStopped), func(in *Input) { in.Plan.Endpoint = ""; in.Pods = nil; in.Deployment.Spec.Replicas = new(int32(0)) }, counts(0, 0, 0)),
 		"True Stopped", "False Reconciled", "False Reconciled", "No pod runs, as asked.", current},
+	{"stopped, with pods that ended", input(state(v1alpha1.StateStopped), func(in *Input) { in.Plan.Endpoint = ""; in.Pods = nil; in.Deployment.Spec.Replicas = new(int32(0)) }, counts(0, 0, 0), withDead,
+		func(in *Input) {
+			in.Pods = append(in.Pods, pod("github-1", "sha256:aa"))
+			in.Pods[1].Status.Phase = corev1.PodSucceeded
+		}),
+		"True Stopped", "False Reconciled", "False Reconciled", "No pod runs, as asked.", current},
+	{"quarantined, with a pod that ended", input(state(v1alpha1.StateQuarantined), func(in *Input) { in.Plan.Endpoint = "" }, withDead),
+		"True Quarantined", "False Reconciled", "False Reconciled", "2 pods are kept.", current},
 	{"quarantined", input(state(v1alpha1.StateQuarantined), func(in *Input) { in.Plan.Endpoint = "" }),
 		"True Quarantined", "False Reconciled", "False Reconciled", "closed both ways and nothing is rolled out; 2 pods are kept.", current},
 	{"egress pending", input(func(in *Input) {
@@ -272,6 +293,10 @@ func TestWhatPodsRun(t *testing.T) {
 		{"one digest", []corev1.Pod{pod("a", "sha256:aa"), pod("b", "sha256:aa")}, "sha256:aa"},
 		{"a rollout under way", []corev1.Pod{pod("a", "sha256:aa"), pod("b", "sha256:bb")}, ""},
 		{"no pod", nil, ""},
+		{"a pod that was evicted from the image before", func() []corev1.Pod {
+			in := input(withDead)
+			return in.Pods
+		}(), "sha256:aa"},
 		{"an image without a digest", []corev1.Pod{func() corev1.Pod {
 			p := pod("a", "")
 			p.Status.ContainerStatuses[0].ImageID = "sha256:cc"
@@ -296,6 +321,15 @@ func TestNumbersAndEndpoint(t *testing.T) {
 	got := Compute(input(counts(3, 1, 2)))
 	if got.Replicas != 2 || got.ReadyReplicas != 2 || got.Endpoint != "http://github.agents.svc:8080/mcp" {
 		t.Errorf("got %+v", got)
+	}
+}
+
+// A rollout that goes on while enough pods are ready is not held up by a pod that ended long ago.
+func TestAPodThatEndedDoesNotExplainARollout(t *testing.T) {
+	got := Compute(input(counts(3, 1, 2), withDead))
+	c := meta.FindStatusCondition(got.Conditions, v1alpha1.ConditionReconciling)
+	if want := "1 of 2 pods run the present spec, 2 are available."; c.Message != want {
+		t.Errorf("Reconciling says %q, want %q", c.Message, want)
 	}
 }
 

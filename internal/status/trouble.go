@@ -21,8 +21,15 @@ func troubleOf(d *appsv1.Deployment, pods []corev1.Pod) string {
 			return " Pods cannot be created: " + c.Message
 		}
 	}
-	sorted := slices.SortedFunc(slices.Values(pods), func(a, b corev1.Pod) int { return cmp.Compare(a.Name, b.Name) })
+	// A pod that failed may have been replaced long ago: it is the answer only where no other pod has one.
+	sorted := slices.SortedFunc(slices.Values(pods), func(a, b corev1.Pod) int {
+		return cmp.Or(cmp.Compare(order(&a), order(&b)), cmp.Compare(a.Name, b.Name))
+	})
+	enough := d.Status.AvailableReplicas >= deref(d.Spec.Replicas)
 	for i := range sorted {
+		if enough && ended(&sorted[i]) {
+			continue
+		}
 		if why := troubleOfPod(&sorted[i]); why != "" {
 			return fmt.Sprintf(" Pod %s: %s", sorted[i].Name, why)
 		}
@@ -30,8 +37,33 @@ func troubleOf(d *appsv1.Deployment, pods []corev1.Pod) string {
 	return ""
 }
 
+// ended tells whether a pod will never run again. Nothing deletes an evicted pod until the pod
+// garbage collector does: the ReplicaSet makes another in its place and scaling down leaves it alone.
+func ended(pod *corev1.Pod) bool {
+	return pod.Status.Phase == corev1.PodFailed || pod.Status.Phase == corev1.PodSucceeded
+}
+
+// alive are the pods that run, will run or are about to end.
+func alive(pods []corev1.Pod) []corev1.Pod {
+	var out []corev1.Pod
+	for i := range pods {
+		if !ended(&pods[i]) {
+			out = append(out, pods[i])
+		}
+	}
+	return out
+}
+
+// order puts pods that ended last.
+func order(pod *corev1.Pod) int {
+	if ended(pod) {
+		return 1
+	}
+	return 0
+}
+
 func troubleOfPod(pod *corev1.Pod) string {
-	if pod.DeletionTimestamp != nil {
+	if pod.DeletionTimestamp != nil || pod.Status.Phase == corev1.PodSucceeded {
 		return ""
 	}
 	if pod.Status.Phase == corev1.PodFailed {
