@@ -62,6 +62,9 @@ func Compute(in Input) v1alpha1.MCPServerStatus {
 		out.PodFeatures = in.Plan.Features
 		out.Replicas, out.ReadyReplicas, out.Image = 0, 0, nil
 	}
+	if in.Problem != nil && in.Problem.Waiting && judged(in.Server) == nil {
+		out.Endpoint = "" // it was that of another spec, and part of this one may have been applied
+	}
 	if in.Deployment != nil {
 		out.Replicas = deref(in.Deployment.Spec.Replicas)
 		out.ReadyReplicas = in.Deployment.Status.ReadyReplicas
@@ -121,12 +124,22 @@ func conditions(in Input) (ready, reconciling, stalled verdict) {
 	return ready, reconciling, stalled
 }
 
-// readyDespite keeps what Ready said before a passing error; Unknown where it said nothing.
+// readyDespite keeps what Ready said of this spec before a passing error. Unknown where it said
+// nothing of it: who waits for Ready must not take the spec before for the one that was just written.
 func readyDespite(in Input) metav1.ConditionStatus {
-	if old := meta.FindStatusCondition(in.Server.Status.Conditions, v1alpha1.ConditionReady); old != nil {
+	if old := judged(in.Server); old != nil {
 		return old.Status
 	}
 	return metav1.ConditionUnknown
+}
+
+// judged is what Ready says of the present generation; nil where it says nothing of it.
+func judged(server *v1alpha1.MCPServer) *metav1.Condition {
+	old := meta.FindStatusCondition(server.Status.Conditions, v1alpha1.ConditionReady)
+	if old == nil || old.ObservedGeneration != server.Generation {
+		return nil
+	}
+	return old
 }
 
 // workload says whether the server is in its desired state, and what is under way (an empty reason: nothing).

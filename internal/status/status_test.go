@@ -110,6 +110,13 @@ func problem(reason, message string, waiting bool) func(*Input) {
 	}
 }
 
+// seen says that the status that is there is about the present generation.
+func seen(in *Input) {
+	for i := range in.Server.Status.Conditions {
+		in.Server.Status.Conditions[i].ObservedGeneration = in.Server.Generation
+	}
+}
+
 func first(in *Input) { in.Server.Status = v1alpha1.MCPServerStatus{} }
 
 const (
@@ -199,7 +206,9 @@ var cases = []struct {
 		"False NameConflict", "False NameConflict", "True NameConflict", "Service agents/github exists", failed},
 	{"rejected", input(problem(v1alpha1.ReasonRejected, "the API server refused", false)),
 		"False Rejected", "False Rejected", "True Rejected", "the API server refused", failed},
-	{"an error that passes, of a server that serves", input(problem(v1alpha1.ReasonReconcileError, "timeout", true)),
+	{"an error that passes, of a spec that was never applied", input(problem(v1alpha1.ReasonReconcileError, "timeout", true)),
+		"Unknown ReconcileError", "True ReconcileError", "False ReconcileError", "timeout", inProgress},
+	{"an error that passes, of a server that serves", input(seen, problem(v1alpha1.ReasonReconcileError, "timeout", true)),
 		"True ReconcileError", "True ReconcileError", "False ReconcileError", "timeout", inProgress},
 	{"an error that passes, on the first pass", input(first, problem(v1alpha1.ReasonReconcileError, "timeout", true)),
 		"Unknown ReconcileError", "True ReconcileError", "False ReconcileError", "timeout", inProgress},
@@ -240,7 +249,7 @@ func TestCompute(t *testing.T) {
 			again := tc.input
 			again.Server, again.Now = tc.input.Server.DeepCopy(), now.Add(time.Hour)
 			again.Server.Status = got
-			if second := Compute(again); tc.ready[:7] != "Unknown" && !equality.Semantic.DeepEqual(second, got) {
+			if second := Compute(again); !equality.Semantic.DeepEqual(second, got) {
 				t.Errorf("computed again an hour later it is another status:\n%v\n%v", second, got)
 			}
 		})
@@ -362,6 +371,23 @@ func TestProblemsKeepWhatWasReported(t *testing.T) {
 	in := input(first, func(in *Input) { in.Problem = &Problem{Reason: v1alpha1.ReasonNameConflict, Message: "exists"} })
 	if got := Compute(in); got.Endpoint != "" {
 		t.Errorf("nothing was applied, and clients are told to go to %s", got.Endpoint)
+	}
+}
+
+// Where an error kept a new spec from being applied, clients are told of no endpoint until one is.
+func TestEndpointIsThatOfTheGeneration(t *testing.T) {
+	in := input(problem(v1alpha1.ReasonReconcileError, "timeout", true))
+	in.Server.Status = Compute(input())
+	if got := Compute(in); got.Endpoint == "" {
+		t.Error("the spec that was applied still holds, and its endpoint is gone")
+	}
+	in.Server.Generation++
+	for range 2 { // the second time, the status is already about the new generation
+		in.Server.Status = Compute(in)
+		c := meta.FindStatusCondition(in.Server.Status.Conditions, v1alpha1.ConditionReady)
+		if in.Server.Status.Endpoint != "" || c.Status != metav1.ConditionUnknown {
+			t.Errorf("endpoint %q and Ready %s of a generation that was never applied", in.Server.Status.Endpoint, c.Status)
+		}
 	}
 }
 
