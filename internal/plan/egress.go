@@ -45,9 +45,11 @@ var neverReachable = []netip.Prefix{
 type egressRule = acnetworkingv1.NetworkPolicyEgressRuleApplyConfiguration
 
 // planEgress turns the egress rules of a server into those of a NetworkPolicy. Pending are rules
-// whose target is not there yet; errs are rules that can never be opened.
+// that the cluster, as it is now, keeps closed; errs are rules that can never be opened, whatever the
+// cluster is like: a change of the cluster must not keep the rest of a plan from being applied. A
+// server that is not to run has no rules, so that none of them can hold a quarantine up.
 func planEgress(server *v1alpha1.MCPServer, facts Facts) (rules []*egressRule, pending, errs field.ErrorList) {
-	if server.Spec.Network == nil {
+	if server.Spec.Network == nil || stateOf(server) != v1alpha1.StateRunning {
 		return nil, nil, nil
 	}
 	needsDNS := false
@@ -56,8 +58,13 @@ func planEgress(server *v1alpha1.MCPServer, facts Facts) (rules []*egressRule, p
 		rule, to := &server.Spec.Network.Egress[i], root.Index(i).Child("to")
 		switch {
 		case rule.To.CIDR != "":
-			out, err := cidrRule(rule, to.Child("cidr"), facts)
-			rules, errs = appendRule(rules, out, errs, err)
+			cidr, err := parseCIDR(rule.To.CIDR, to.Child("cidr"))
+			if err != nil {
+				errs = append(errs, err)
+				continue
+			}
+			out, err := cidrRule(rule, cidr, to.Child("cidr"), facts)
+			rules, pending = appendRule(rules, out, pending, err)
 		case rule.To.Service != nil:
 			needsDNS = true
 			out, err := serviceRule(server.Namespace, rule, to.Child("service"), facts)
@@ -90,12 +97,20 @@ func tcpPorts(ports []int32) []*acnetworkingv1.NetworkPolicyPortApplyConfigurati
 	return out
 }
 
-// cidrRule opens an address range, less what is never reachable and what belongs to the cluster.
-func cidrRule(rule *v1alpha1.EgressRule, path *field.Path, facts Facts) (*egressRule, *field.Error) {
-	cidr, err := netip.ParsePrefix(rule.To.CIDR)
+// parseCIDR refuses a range that no cluster could open.
+func parseCIDR(text string, path *field.Path) (netip.Prefix, *field.Error) {
+	cidr, err := netip.ParsePrefix(text)
 	if err != nil || cidr != cidr.Masked() {
-		return nil, field.Invalid(path, rule.To.CIDR, "must be an address range in its normal form, such as 203.0.113.0/24")
+		return cidr, field.Invalid(path, text, "must be an address range in its normal form, such as 203.0.113.0/24")
 	}
+	if _, err := carveOut(cidr, Facts{}); err != nil {
+		return cidr, field.Invalid(path, text, err.Error())
+	}
+	return cidr, nil
+}
+
+// cidrRule opens an address range, less what is never reachable and what belongs to the cluster.
+func cidrRule(rule *v1alpha1.EgressRule, cidr netip.Prefix, path *field.Path, facts Facts) (*egressRule, *field.Error) {
 	except, err := carveOut(cidr, facts)
 	if err != nil {
 		return nil, field.Invalid(path, rule.To.CIDR, err.Error())

@@ -140,25 +140,74 @@ func TestServicesOf(t *testing.T) {
 	}
 }
 
-func TestCIDRsThatCannotBeOpened(t *testing.T) {
-	facts := Facts{
+// clusterOf has pods, a node and an API server.
+func clusterOf() Facts {
+	return Facts{
 		Nodes:     []Node{{Nets: []netip.Prefix{netip.MustParsePrefix("10.0.0.11/32"), netip.MustParsePrefix("10.244.0.0/16")}}},
 		APIServer: []netip.Addr{netip.MustParseAddr("198.51.100.7")},
 	}
+}
+
+// What the spec alone makes impossible is an error.
+func TestCIDRsThatCanNeverBeOpened(t *testing.T) {
 	for _, tc := range []struct{ name, cidr, fix string }{
-		{"pods", "10.244.3.0/24", "use to.service or to.pods"},
-		{"a node", "10.0.0.11/32", "lies wholly within"},
-		{"the API server", "198.51.100.7/32", "the API server"},
 		{"the metadata service", "169.254.169.254/32", "metadata"},
 		{"not a range", "example", "must be an address range"},
 		{"host bits", "203.0.113.1/24", "must be an address range"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			_, errs := Build(Input{Server: server(egressTo(v1alpha1.EgressTarget{CIDR: tc.cidr}, 443)), Facts: facts})
+			_, errs := Build(Input{Server: server(egressTo(v1alpha1.EgressTarget{CIDR: tc.cidr}, 443)), Facts: clusterOf()})
 			if len(errs) != 1 || errs[0].Field != "spec.network.egress[0].to.cidr" || !strings.Contains(errs[0].Detail, tc.fix) {
 				t.Errorf("got %v, want spec.network.egress[0].to.cidr with %q", errs, tc.fix)
 			}
 		})
+	}
+}
+
+// What the cluster makes impossible closes its own rule and no more: a node that joins must not keep
+// the rest of the plan, a quarantine above all, from being applied.
+func TestCIDRsOfTheCluster(t *testing.T) {
+	for _, tc := range []struct{ name, cidr, fix string }{
+		{"pods", "10.244.3.0/24", "use to.service or to.pods"},
+		{"a node", "10.0.0.11/32", "lies wholly within"},
+		{"the API server", "198.51.100.7/32", "the API server"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			s := server(egressTo(v1alpha1.EgressTarget{CIDR: tc.cidr}, 443), egressTo(v1alpha1.EgressTarget{CIDR: "203.0.113.0/24"}, 443))
+			p, errs := Build(Input{Server: s, Facts: clusterOf()})
+			if len(errs) > 0 {
+				t.Fatalf("the cluster stops the whole plan: %v", errs)
+			}
+			if len(p.Pending) != 1 || p.Pending[0].Field != "spec.network.egress[0].to.cidr" || !strings.Contains(p.Pending[0].Detail, tc.fix) {
+				t.Errorf("pending is %v, want spec.network.egress[0].to.cidr with %q", p.Pending, tc.fix)
+			}
+			opened := convert[networkingv1.NetworkPolicy](p.Objects[1].Config).Spec.Egress
+			if len(opened) != 1 || opened[0].To[0].IPBlock.CIDR != "203.0.113.0/24" {
+				t.Errorf("opened is %+v, want the other rule only", opened)
+			}
+		})
+	}
+}
+
+// A server that is not to run has no rule, so that none can be pending or wrong.
+func TestNoEgressUnlessRunning(t *testing.T) {
+	for _, state := range []v1alpha1.DesiredState{v1alpha1.StateQuarantined, v1alpha1.StateStopped} {
+		for _, to := range []v1alpha1.EgressTarget{
+			{CIDR: "10.0.0.11/32"}, {CIDR: "169.254.169.254/32"}, {CIDR: "203.0.113.0/24"},
+			{Service: &v1alpha1.ServiceReference{Name: "missing"}},
+		} {
+			s := server(egressTo(to, 443), func(s *v1alpha1.MCPServer) {
+				s.Spec.DesiredState = state
+				s.Spec.Network.Ingress = []v1alpha1.PodPeer{{PodSelector: &v1alpha1.LabelSelector{}}}
+			})
+			p, errs := Build(Input{Server: s, Facts: clusterOf()})
+			if len(errs) > 0 || len(p.Pending) > 0 {
+				t.Fatalf("%s: errors %v, pending %v", state, errs, p)
+			}
+			if spec := convert[networkingv1.NetworkPolicy](p.Objects[1].Config).Spec; len(spec.Egress)+len(spec.Ingress) > 0 {
+				t.Errorf("%s: the policy opens %+v", state, spec)
+			}
+		}
 	}
 }
 

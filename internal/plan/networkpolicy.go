@@ -33,12 +33,12 @@ func baseline(namespace string) *acnetworkingv1.NetworkPolicyApplyConfiguration 
 }
 
 // networkPolicy closes both ways for the server's pods and opens what its spec names; nothing
-// while it is quarantined.
+// unless it is to run.
 func (b builder) networkPolicy(egress []*acnetworkingv1.NetworkPolicyEgressRuleApplyConfiguration) *acnetworkingv1.NetworkPolicyApplyConfiguration {
 	spec := acnetworkingv1.NetworkPolicySpec().
 		WithPodSelector(b.selector()).
 		WithPolicyTypes(networkingv1.PolicyTypeIngress, networkingv1.PolicyTypeEgress)
-	if b.state() != v1alpha1.StateQuarantined {
+	if b.state() == v1alpha1.StateRunning {
 		if ingress := b.ingress(); ingress != nil {
 			spec.WithIngress(ingress)
 		}

@@ -85,7 +85,7 @@ type LiveDeployment struct {
 type Plan struct {
 	// Objects in the order in which they are applied: isolation first, the workload last.
 	Objects []Object
-	// Pending says which egress rules could not be opened yet, and why. Everything else of the
+	// Pending says which egress rules the cluster keeps closed for now, and why. Everything else of the
 	// plan stands: a rule that is pending is closed.
 	Pending field.ErrorList
 	// Features that the pods get of those that depend on the nodes.
@@ -167,11 +167,13 @@ func (b builder) owner() *acmetav1.OwnerReferenceApplyConfiguration {
 		WithController(true)
 }
 
-func (b builder) state() v1alpha1.DesiredState {
-	if b.server.Spec.DesiredState == "" {
+func (b builder) state() v1alpha1.DesiredState { return stateOf(b.server) }
+
+func stateOf(s *v1alpha1.MCPServer) v1alpha1.DesiredState {
+	if s.Spec.DesiredState == "" {
 		return v1alpha1.StateRunning
 	}
-	return b.server.Spec.DesiredState
+	return s.Spec.DesiredState
 }
 
 // replicas that should run now; nil where somebody else decides.
@@ -184,7 +186,7 @@ func (b builder) replicas() *int32 {
 
 // endpoint is empty where the network is closed or no pod runs.
 func endpoint(s *v1alpha1.MCPServer) string {
-	if s.Spec.DesiredState != "" && s.Spec.DesiredState != v1alpha1.StateRunning {
+	if stateOf(s) != v1alpha1.StateRunning {
 		return ""
 	}
 	path := s.Spec.Transport.Path
