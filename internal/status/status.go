@@ -104,6 +104,10 @@ func conditions(in Input) (ready, reconciling, stalled verdict) {
 		return ready, verdict{metav1.ConditionFalse, p.Reason, "Nothing is tried until it is fixed."}, active
 	}
 	ready, progress := workload(in)
+	pending := pendingEgress(in)
+	if pending != "" { // what else is wrong is told first
+		ready = verdict{metav1.ConditionFalse, v1alpha1.ReasonEgressTargetNotFound, sentences(ready.message, pending)}
+	}
 	if progress.reason == v1alpha1.ReasonRolloutFailed {
 		progress.status = metav1.ConditionTrue
 		return ready, verdict{metav1.ConditionFalse, progress.reason, "The rollout is given up until the spec changes."}, progress
@@ -112,16 +116,34 @@ func conditions(in Input) (ready, reconciling, stalled verdict) {
 	if progress.reason != "" {
 		reconciling = progress
 	}
-	if len(in.Plan.Pending) > 0 {
-		var messages []string
-		for _, err := range in.Plan.Pending {
-			messages = append(messages, err.Field+": "+err.Detail)
-		}
-		pending := strings.Join(messages, "; ")
-		ready = verdict{metav1.ConditionFalse, v1alpha1.ReasonEgressTargetNotFound, pending}
-		reconciling = verdict{metav1.ConditionTrue, v1alpha1.ReasonEgressTargetNotFound, pending}
+	if pending != "" {
+		reconciling = verdict{metav1.ConditionTrue, v1alpha1.ReasonEgressTargetNotFound, sentences(progress.message, pending)}
 	}
 	return ready, reconciling, stalled
+}
+
+// pendingEgress says which egress rules are closed for want of a target. A server that is stopped
+// or quarantined is where it should be without them.
+func pendingEgress(in Input) string {
+	if !runs(in) {
+		return ""
+	}
+	var messages []string
+	for _, err := range in.Plan.Pending {
+		messages = append(messages, err.Field+": "+err.Detail)
+	}
+	return strings.Join(messages, "; ")
+}
+
+// sentences puts one message after another, which may be empty or lack its full stop.
+func sentences(before, after string) string {
+	switch {
+	case before == "":
+		return after
+	case strings.HasSuffix(before, "."):
+		return before + " " + after
+	}
+	return before + ". " + after
 }
 
 // readyDespite keeps what Ready said of this spec before a passing error. Unknown where it said
@@ -142,20 +164,28 @@ func judged(server *v1alpha1.MCPServer) *metav1.Condition {
 	return old
 }
 
+// runs tells whether pods are to run and be reached.
+func runs(in Input) bool {
+	switch in.Server.Spec.DesiredState {
+	case v1alpha1.StateStopped, v1alpha1.StateQuarantined:
+		return false
+	}
+	return true
+}
+
 // workload says whether the server is in its desired state, and what is under way (an empty reason: nothing).
 func workload(in Input) (ready, progress verdict) {
-	d := in.Deployment
-	if d == nil || d.Status.ObservedGeneration == 0 {
-		message := "The Deployment was applied and has not been acted upon yet."
+	if d := in.Deployment; d == nil || d.Status.ObservedGeneration == 0 || (!runs(in) && d.Status.ObservedGeneration < d.Generation) {
+		message := "The Deployment was applied and has not been acted upon yet; if this lasts, see whether kube-controller-manager runs."
 		return verdict{metav1.ConditionUnknown, v1alpha1.ReasonProgressing, message},
 			verdict{metav1.ConditionTrue, v1alpha1.ReasonProgressing, message}
 	}
 	switch in.Server.Spec.DesiredState {
 	case v1alpha1.StateStopped:
 		return stopped(in)
-	case v1alpha1.StateQuarantined:
+	case v1alpha1.StateQuarantined: // told as what was done: policies of others may open what ours do not
 		return verdict{metav1.ConditionTrue, v1alpha1.ReasonQuarantined,
-			fmt.Sprintf("The network is closed both ways and nothing is rolled out; %s kept.", pods(len(alive(in.Pods)), "is", "are"))}, verdict{}
+			fmt.Sprintf("Its NetworkPolicies open nothing and nothing is rolled out; %s kept.", pods(len(alive(in.Pods)), "is", "are"))}, verdict{}
 	}
 	return running(in)
 }

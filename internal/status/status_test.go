@@ -117,6 +117,20 @@ func seen(in *Input) {
 	}
 }
 
+// pending keeps an egress rule closed.
+func pending(in *Input) {
+	in.Plan.Pending = field.ErrorList{field.Invalid(field.NewPath("spec", "network", "egress").Index(0), "a", "Service agents/a does not exist: create it")}
+}
+
+// none is a server without pods.
+func none(in *Input) {
+	in.Plan.Endpoint, in.Pods, in.Deployment.Spec.Replicas = "", nil, new(int32(0))
+	counts(0, 0, 0)(in)
+}
+
+// unseen is a Deployment that was changed and that its controller has yet to see.
+func unseen(in *Input) { in.Deployment.Generation++ }
+
 func first(in *Input) { in.Server.Status = v1alpha1.MCPServerStatus{} }
 
 const (
@@ -193,7 +207,20 @@ var cases = []struct {
 	{"quarantined, with a pod that ended", input(state(v1alpha1.StateQuarantined), func(in *Input) { in.Plan.Endpoint = "" }, withDead),
 		"True Quarantined", "False Reconciled", "False Reconciled", "2 pods are kept.", current},
 	{"quarantined", input(state(v1alpha1.StateQuarantined), func(in *Input) { in.Plan.Endpoint = "" }),
-		"True Quarantined", "False Reconciled", "False Reconciled", "closed both ways and nothing is rolled out; 2 pods are kept.", current},
+		"True Quarantined", "False Reconciled", "False Reconciled", "Its NetworkPolicies open nothing and nothing is rolled out; 2 pods are kept.", current},
+	{"stopped, not seen yet", input(state(v1alpha1.StateStopped), none, unseen),
+		"Unknown Progressing", "True Progressing", "False Reconciled", "has not been acted upon yet", inProgress},
+	{"quarantined, not seen yet", input(state(v1alpha1.StateQuarantined), func(in *Input) { in.Plan.Endpoint = "" }, unseen),
+		"Unknown Progressing", "True Progressing", "False Reconciled", "has not been acted upon yet", inProgress},
+	{"stopped with egress pending", input(state(v1alpha1.StateStopped), none, pending),
+		"True Stopped", "False Reconciled", "False Reconciled", "No pod runs, as asked.", current},
+	{"quarantined with egress pending", input(state(v1alpha1.StateQuarantined), func(in *Input) { in.Plan.Endpoint = "" }, pending),
+		"True Quarantined", "False Reconciled", "False Reconciled", "2 pods are kept.", current},
+	{"egress pending and an image that cannot be pulled", input(waiting("ErrImagePull", "not found"), pending),
+		"False EgressTargetNotFound", "True EgressTargetNotFound", "False Reconciled",
+		"1 of 2 pods are ready. Pod github-b: the image cannot be pulled: not found. spec.network.egress[0]: Service agents/a does not exist: create it", inProgress},
+	{"egress pending and a rollout that failed", input(counts(3, 1, 2), pending, deploymentCondition(appsv1.DeploymentProgressing, corev1.ConditionFalse, "ProgressDeadlineExceeded", "")),
+		"False EgressTargetNotFound", "False RolloutFailed", "True RolloutFailed", "2 of 2 pods are ready. spec.network.egress[0]: Service", failed},
 	{"egress pending", input(func(in *Input) {
 		in.Plan.Pending = field.ErrorList{
 			field.Invalid(field.NewPath("spec", "network", "egress").Index(0), "a", "Service agents/a does not exist: create it"),
