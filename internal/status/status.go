@@ -101,7 +101,7 @@ func conditions(in Input) (ready, reconciling, stalled verdict) {
 			ready.status = readyDespite(in)
 			return ready, active, verdict{metav1.ConditionFalse, p.Reason, "It is tried again."}
 		}
-		return ready, verdict{metav1.ConditionFalse, p.Reason, "Nothing is tried until it is fixed."}, active
+		return ready, verdict{metav1.ConditionFalse, p.Reason, next(p)}, active
 	}
 	ready, progress := workload(in)
 	pending := pendingEgress(in)
@@ -110,7 +110,7 @@ func conditions(in Input) (ready, reconciling, stalled verdict) {
 	}
 	if progress.reason == v1alpha1.ReasonRolloutFailed {
 		progress.status = metav1.ConditionTrue
-		return ready, verdict{metav1.ConditionFalse, progress.reason, "The rollout is given up until the spec changes."}, progress
+		return ready, verdict{metav1.ConditionFalse, progress.reason, "The rollout goes on by itself once what holds it up is fixed."}, progress
 	}
 	reconciling, stalled = idle, idle
 	if progress.reason != "" {
@@ -120,6 +120,15 @@ func conditions(in Input) (ready, reconciling, stalled verdict) {
 		reconciling = verdict{metav1.ConditionTrue, v1alpha1.ReasonEgressTargetNotFound, sentences(progress.message, pending)}
 	}
 	return ready, reconciling, stalled
+}
+
+// next says when the controller looks again at what is blocked: a spec that is invalid when an event
+// tells of a change; of an object or a policy of somebody else's no event may tell.
+func next(p *Problem) string {
+	if p.Reason == v1alpha1.ReasonInvalidSpec {
+		return "It is looked at again when the spec, or what it was checked against in the cluster, changes."
+	}
+	return "It is looked at again every now and then."
 }
 
 // pendingEgress says which egress rules are closed for want of a target. A server that is stopped

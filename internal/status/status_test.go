@@ -172,8 +172,8 @@ var cases = []struct {
 		p.Status.ContainerStatuses[0].LastTerminationState.Terminated = &corev1.ContainerStateTerminated{ExitCode: 137, Reason: "OOMKilled"}
 	})), "False ReplicasUnavailable", "True Progressing", "False Reconciled", "the server exited with code 137 (OOMKilled); see its log", inProgress},
 	{"pod cannot be scheduled", input(broken(func(p *corev1.Pod) {
-		p.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Message: "0/3 nodes are available"}}
-	})), "False ReplicasUnavailable", "True Progressing", "False Reconciled", "cannot be scheduled: 0/3 nodes are available", inProgress},
+		p.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Message: "0/3 nodes are available: 1 Insufficient cpu, 2 node(s) had untolerated taint {gpu: true}. preemption: 0/3 nodes are available: 3 Preemption is not helpful for scheduling."}}
+	})), "False ReplicasUnavailable", "True Progressing", "False Reconciled", "cannot be scheduled: no node is available: Insufficient cpu, node(s) had untolerated taint {gpu: true}", inProgress},
 	{"pod failed", input(broken(func(p *corev1.Pod) {
 		p.Status.Phase, p.Status.Reason, p.Status.Message = corev1.PodFailed, "Evicted", "writable-0 exceeds its limit"
 	})), "False ReplicasUnavailable", "True Progressing", "False Reconciled", "failed: Evicted writable-0 exceeds its limit", inProgress},
@@ -366,6 +366,45 @@ func TestAPodThatEndedDoesNotExplainARollout(t *testing.T) {
 	c := meta.FindStatusCondition(got.Conditions, v1alpha1.ConditionReconciling)
 	if want := "1 of 2 pods run the present spec, 2 are available."; c.Message != want {
 		t.Errorf("Reconciling says %q, want %q", c.Message, want)
+	}
+}
+
+// The status is written at each change of a message: numbers of nodes must not change it.
+func TestWhatTheSchedulerSays(t *testing.T) {
+	for message, want := range map[string]string{
+		"0/3 nodes are available: 1 Insufficient cpu, 2 Too many pods. no new claims to deallocate, preemption: 0/3 nodes are available: 3 No preemption victims found.": "no node is available: Insufficient cpu, Too many pods",
+		"0/5 nodes are available: 1 Too many pods, 4 Insufficient cpu.":      "no node is available: Insufficient cpu, Too many pods",
+		"0/12 nodes are available: 12 Insufficient memory.":                  "no node is available: Insufficient memory",
+		"0/3 nodes are available: pod has unbound PersistentVolumeClaims.":   "no node is available: pod has unbound PersistentVolumeClaims",
+		"0/3 nodes are available: persistentvolumeclaim \"data\" not found.": "no node is available: persistentvolumeclaim \"data\" not found",
+		"0/3 nodes are available":                                            "no node is available",
+		"no nodes available to schedule pods":                                "no nodes available to schedule pods",
+		"":                                                                   "",
+	} {
+		if got := scheduling(message); got != want {
+			t.Errorf("%q becomes %q, want %q", message, got, want)
+		}
+	}
+}
+
+// What is told of a verdict beside its cause says who does what next.
+func TestWhatHappensNext(t *testing.T) {
+	deadline := deploymentCondition(appsv1.DeploymentProgressing, corev1.ConditionFalse, "ProgressDeadlineExceeded", "")
+	for _, tc := range []struct {
+		name  string
+		input Input
+		says  string
+	}{
+		{"a rollout that failed", input(counts(3, 1, 2), deadline), "goes on by itself once what holds it up is fixed"},
+		{"a spec that is invalid", input(problem(v1alpha1.ReasonInvalidSpec, "a", false)), "looked at again when the spec"},
+		{"a name that is taken", input(problem(v1alpha1.ReasonNameConflict, "a", false)), "looked at again every now and then"},
+		{"an object that was refused", input(problem(v1alpha1.ReasonRejected, "a", false)), "looked at again every now and then"},
+	} {
+		got := Compute(tc.input)
+		c := meta.FindStatusCondition(got.Conditions, v1alpha1.ConditionReconciling)
+		if !strings.Contains(c.Message, tc.says) {
+			t.Errorf("of %s, Reconciling says %q, want %q in it", tc.name, c.Message, tc.says)
+		}
 	}
 }
 

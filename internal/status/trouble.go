@@ -14,7 +14,8 @@ import (
 )
 
 // troubleOf says what keeps pods from being ready, as a sentence to append; "" where nothing is
-// known. It is worded so that it stays the same while the cause does: no counts and no times.
+// known. What is known to change while the cause stays, as back-off times and numbers of nodes, is
+// taken out of it, because each other message is another write of the status.
 func troubleOf(d *appsv1.Deployment, pods []corev1.Pod) string {
 	for _, c := range d.Status.Conditions {
 		if c.Type == appsv1.DeploymentReplicaFailure && c.Status == corev1.ConditionTrue {
@@ -71,7 +72,7 @@ func troubleOfPod(pod *corev1.Pod) string {
 	}
 	for _, c := range pod.Status.Conditions {
 		if c.Type == corev1.PodScheduled && c.Status == corev1.ConditionFalse {
-			return "cannot be scheduled: " + c.Message
+			return "cannot be scheduled: " + scheduling(c.Message)
 		}
 	}
 	for i := range pod.Status.ContainerStatuses {
@@ -80,6 +81,27 @@ func troubleOfPod(pod *corev1.Pod) string {
 		}
 	}
 	return ""
+}
+
+// scheduling removes from the scheduler's message how many nodes there are and how many each reason
+// keeps out, after which it sorts the reasons, and what it says of preemption, which repeats them:
+// "0/3 nodes are available: 1 Insufficient cpu, 2 Too many pods. preemption: 0/3 nodes are ...".
+func scheduling(message string) string {
+	_, reasons, found := strings.Cut(message, " nodes are available")
+	if !found {
+		return message
+	}
+	if i := strings.Index(reasons, "preemption: "); i >= 0 {
+		reasons, _, _ = strings.Cut(reasons[:i], ". ")
+	}
+	list := strings.Split(strings.TrimRight(strings.TrimPrefix(reasons, ": "), ". "), ", ")
+	for i, reason := range list {
+		if strings.HasPrefix(strings.TrimLeft(reason, "0123456789"), " ") {
+			_, list[i], _ = strings.Cut(reason, " ")
+		}
+	}
+	slices.Sort(list)
+	return strings.TrimSuffix("no node is available: "+strings.Join(slices.Compact(list), ", "), ": ")
 }
 
 func troubleOfContainer(c *corev1.ContainerStatus) string {
