@@ -18,8 +18,8 @@ import (
 
 // Expected returns the live object as it would be if nobody but the operator had touched what the
 // operator answers for. What belongs to others stays as it is: foreign labels and annotations of the
-// object, the replicas where an autoscaler decides, annotations of the pod template (such as that of
-// kubectl rollout restart), and what the API server allocates. It panics on a kind that no plan holds.
+// object, the replicas where an autoscaler decides, the mark of kubectl rollout restart on the pod template,
+// and what the API server allocates. It panics on a kind that no plan holds.
 func (o Object) Expected(live runtime.Object) runtime.Object {
 	switch live := live.(type) {
 	case *appsv1.Deployment:
@@ -27,7 +27,7 @@ func (o Object) Expected(live runtime.Object) runtime.Object {
 		if want.Spec.Replicas == nil {
 			want.Spec.Replicas = live.Spec.Replicas
 		}
-		want.Spec.Template.Annotations = live.Spec.Template.Annotations
+		want.Spec.Template.Annotations = keptAnnotations(live.Spec.Template.Annotations)
 		out.Spec = want.Spec
 		expectMeta(&out.ObjectMeta, &want.ObjectMeta)
 		expectAnnotation(&out.ObjectMeta, &want.ObjectMeta, AnnotationStopped)
@@ -56,6 +56,20 @@ func (o Object) Expected(live runtime.Object) runtime.Object {
 		return out
 	}
 	panic(fmt.Sprintf("no plan holds a %T", live))
+}
+
+// annotationRestartedAt is how kubectl rollout restart has pods replaced.
+const annotationRestartedAt = "kubectl.kubernetes.io/restartedAt"
+
+// keptAnnotations are those of a pod template that others may set. They are named one by one, because
+// plugins read annotations as they do the spec, and some lower the floor: a second network interface
+// that no NetworkPolicy covers, AppArmor switched off, a container injected.
+func keptAnnotations(live map[string]string) map[string]string {
+	value, ok := live[annotationRestartedAt]
+	if !ok {
+		return nil
+	}
+	return map[string]string{annotationRestartedAt: value}
 }
 
 // expectMeta puts the planned labels and owner into the metadata of a live object.

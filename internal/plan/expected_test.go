@@ -79,6 +79,17 @@ func TestDrift(t *testing.T) {
 		{"kubectl rollout restart", deployment(func(d *appsv1.Deployment) {
 			d.Spec.Template.Annotations = map[string]string{"kubectl.kubernetes.io/restartedAt": "2026-01-01T00:00:00Z"}
 		}), ""},
+		{"a second network interface, beside a restart", deployment(func(d *appsv1.Deployment) {
+			d.Spec.Template.Annotations = map[string]string{
+				"kubectl.kubernetes.io/restartedAt": "2026-01-01T00:00:00Z", "k8s.v1.cni.cncf.io/networks": "host",
+			}
+		}), "spec.template.metadata.annotations[k8s.v1.cni.cncf.io/networks]"},
+		{"AppArmor switched off", deployment(func(d *appsv1.Deployment) {
+			d.Spec.Template.Annotations = map[string]string{"container.apparmor.security.beta.kubernetes.io/server": "unconfined"}
+		}), "spec.template.metadata.annotations"},
+		{"a sidecar asked for", deployment(func(d *appsv1.Deployment) {
+			d.Spec.Template.Annotations = map[string]string{"sidecar.istio.io/inject": "true"}
+		}), "spec.template.metadata.annotations"},
 		{"a label of others on the object", deployment(func(d *appsv1.Deployment) { d.Labels["team"] = "a" }), ""},
 		{"an annotation of others on the object", deployment(func(d *appsv1.Deployment) {
 			d.Annotations = map[string]string{"deployment.kubernetes.io/revision": "2"}
