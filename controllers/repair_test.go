@@ -56,6 +56,9 @@ func tamperings() []tampering {
 			p.Containers[0].SecurityContext.Capabilities.Add = []corev1.Capability{"NET_ADMIN"}
 		}),
 		onDeployment("token", func(p *corev1.PodSpec) { p.AutomountServiceAccountToken = new(true) }),
+		{"annotation of the pods", 4, func(o client.Object) {
+			o.(*appsv1.Deployment).Spec.Template.Annotations = map[string]string{"k8s.v1.cni.cncf.io/networks": "host"}
+		}},
 		{"egress", 0, func(o client.Object) {
 			spec := &o.(*networkingv1.NetworkPolicy).Spec
 			spec.Egress = append(spec.Egress, networkingv1.NetworkPolicyEgressRule{})
