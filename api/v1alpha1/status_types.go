@@ -19,7 +19,7 @@ const (
 	ReasonServing = "Serving"
 	// ReasonStopped: no pod runs, as asked.
 	ReasonStopped = "Stopped"
-	// ReasonQuarantined: the network is closed both ways and nothing is rolled out, as asked.
+	// ReasonQuarantined: its NetworkPolicies open nothing and nothing is rolled out, as asked.
 	ReasonQuarantined = "Quarantined"
 	// ReasonStopping: pods are still there.
 	ReasonStopping = "Stopping"
@@ -60,7 +60,7 @@ type MCPServerStatus struct {
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
 
 	// endpoint is the URL at which allowed clients in the cluster reach the server; empty while it
-	// is stopped or quarantined.
+	// is stopped or quarantined, and while an error keeps a new spec from being applied.
 	// +optional
 	// +kubebuilder:validation:MaxLength=512
 	Endpoint string `json:"endpoint,omitempty"`

@@ -17,7 +17,7 @@ type MCPServerStatusApplyConfiguration struct {
 	// observedGeneration is the generation of the spec that the status is about.
 	ObservedGeneration *int64 `json:"observedGeneration,omitempty"`
 	// endpoint is the URL at which allowed clients in the cluster reach the server; empty while it
-	// is stopped or quarantined.
+	// is stopped or quarantined, and while an error keeps a new spec from being applied.
 	Endpoint *string `json:"endpoint,omitempty"`
 	// image is what the pods run.
 	Image *ImageStatusApplyConfiguration `json:"image,omitempty"`
