@@ -40,7 +40,8 @@ func (b builder) deployment() *acappsv1.DeploymentApplyConfiguration {
 				WithMaxSurge(intstr.FromInt32(1)))).
 		WithRevisionHistoryLimit(revisionHistoryLimit).
 		WithProgressDeadlineSeconds(progressDeadlineSeconds)
-	if replicas := b.replicas(); replicas != nil {
+	replicas := b.replicas()
+	if replicas != nil {
 		spec.WithReplicas(*replicas)
 	}
 	if b.state() == v1alpha1.StateQuarantined {
@@ -50,7 +51,7 @@ func (b builder) deployment() *acappsv1.DeploymentApplyConfiguration {
 		WithLabels(b.labels()).
 		WithOwnerReferences(b.owner()).
 		WithSpec(spec)
-	if b.state() == v1alpha1.StateStopped {
+	if replicas != nil && *replicas == 0 { // stopped, or quarantined after that: a spec cannot ask for none
 		out.WithAnnotations(map[string]string{AnnotationStopped: "true"})
 	}
 	return out

@@ -167,6 +167,53 @@ func TestReplicasOfTheSpecAreOurs(t *testing.T) {
 	}
 }
 
+// TestQuarantineKeepsTheNumberOfPods: a Deployment that is paused still scales.
+func TestQuarantineKeepsTheNumberOfPods(t *testing.T) {
+	for _, tc := range []struct {
+		name    string
+		asked   *int32
+		live    *LiveDeployment
+		want    int32
+		stopped bool
+	}{
+		{"the spec asks for fewer", new(int32(1)), &LiveDeployment{Replicas: 3}, 3, false},
+		{"the spec asks for more", new(int32(5)), &LiveDeployment{Replicas: 3}, 3, false},
+		{"the spec leaves it to others", nil, &LiveDeployment{Replicas: 3}, 3, false},
+		{"it was stopped", new(int32(2)), &LiveDeployment{}, 0, true},
+		{"it was stopped, and the spec leaves it to others", nil, &LiveDeployment{}, 0, true},
+		{"it never ran", nil, nil, 0, true},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			s := server(func(s *v1alpha1.MCPServer) {
+				s.Spec.Replicas, s.Spec.DesiredState = tc.asked, v1alpha1.StateQuarantined
+			})
+			d := liveObject[appsv1.Deployment](planned(t, Input{Server: s, Facts: Facts{Live: tc.live}})["Deployment"])
+			if !d.Spec.Paused || d.Spec.Replicas == nil || *d.Spec.Replicas != tc.want {
+				t.Errorf("replicas %v, paused %v; want %d, paused", d.Spec.Replicas, d.Spec.Paused, tc.want)
+			}
+			if _, marked := d.Annotations[AnnotationStopped]; marked != tc.stopped {
+				t.Errorf("marked as stopped: %v, want %v", marked, tc.stopped)
+			}
+		})
+	}
+}
+
+// A server that was stopped, then quarantined, is scaled up again when it is released: that the mark
+// is gone from the plan makes it be applied, even where somebody has resumed the Deployment meanwhile.
+func TestReleaseOfAStoppedServer(t *testing.T) {
+	quarantined := server(func(s *v1alpha1.MCPServer) { s.Spec.DesiredState = v1alpha1.StateQuarantined })
+	facts := Facts{Live: &LiveDeployment{}}
+	live := liveObject[appsv1.Deployment](planned(t, Input{Server: quarantined, Facts: facts})["Deployment"])
+	live.Spec.Paused = false
+	released := planned(t, Input{Server: server(), Facts: facts})["Deployment"]
+	if got, want := Drift(live, released.Expected(live)), "metadata.annotations"; got != want {
+		t.Errorf("drift at %q, want %q", got, want)
+	}
+	if replicas := liveObject[appsv1.Deployment](released).Spec.Replicas; replicas != nil {
+		t.Errorf("%d replicas are planned, want none, so that the API server defaults them", *replicas)
+	}
+}
+
 func TestPolicyOfAQuarantinedServerHasNoRule(t *testing.T) {
 	s := server(egressTo(v1alpha1.EgressTarget{CIDR: "203.0.113.0/24"}, 443), func(s *v1alpha1.MCPServer) {
 		s.Spec.Network.Ingress = []v1alpha1.PodPeer{{PodSelector: &v1alpha1.LabelSelector{}}}

@@ -25,8 +25,8 @@ const (
 	ManagedBy = "mcp-warden"
 	// LabelServer carries the name of the MCPServer that an object or a pod belongs to.
 	LabelServer = "mcpwarden.io/server"
-	// AnnotationStopped marks a Deployment that the operator scaled to zero, so that it knows to scale
-	// it up again where nobody else decides on its replicas.
+	// AnnotationStopped marks a Deployment that the operator scaled to zero or holds there, so that it
+	// knows to scale it up again where nobody else decides on its replicas.
 	AnnotationStopped = "mcpwarden.io/stopped"
 	// ContainerName is the name of the server's container in its pod.
 	ContainerName = "server"
@@ -176,12 +176,16 @@ func stateOf(s *v1alpha1.MCPServer) v1alpha1.DesiredState {
 	return s.Spec.DesiredState
 }
 
-// replicas that should run now; nil where somebody else decides.
+// replicas that should run now; nil where somebody else decides. A Deployment that is paused still
+// scales, so that one in quarantine is held at what it has, and at none where there is none.
 func (b builder) replicas() *int32 {
-	if b.state() == v1alpha1.StateStopped {
-		return new(int32(0))
+	switch {
+	case b.state() == v1alpha1.StateRunning:
+		return b.server.Spec.Replicas
+	case b.state() == v1alpha1.StateQuarantined && b.facts.Live != nil:
+		return new(b.facts.Live.Replicas)
 	}
-	return b.server.Spec.Replicas
+	return new(int32(0))
 }
 
 // endpoint is empty where the network is closed or no pod runs.
