@@ -22,24 +22,30 @@ import (
 const dnsPort = 53
 
 // neverReachable are the ranges that no cidr rule opens: this host, link-local with the metadata
-// service of most clouds, multicast, and the metadata addresses that lie elsewhere. IPv4 addresses
-// within IPv6 are not among them: they are never in a packet, and no policy may name them.
+// service of most clouds, multicast, and the metadata addresses that lie elsewhere; the IPv4
+// ones behind NAT64 too (closedNets). IPv4-mapped addresses are not among them: they are never in a
+// packet, and no policy may name them.
 var neverReachable = []netip.Prefix{
 	netip.MustParsePrefix("0.0.0.0/8"),
 	netip.MustParsePrefix("127.0.0.0/8"),
 	netip.MustParsePrefix("169.254.0.0/16"),
 	netip.MustParsePrefix("224.0.0.0/4"),
 	netip.MustParsePrefix("255.255.255.255/32"),
-	netip.MustParsePrefix("100.100.100.200/32"),  // Alibaba Cloud
-	netip.MustParsePrefix("168.63.129.16/32"),    // Azure
-	netip.MustParsePrefix("192.0.0.192/32"),      // Oracle Cloud
-	netip.MustParsePrefix("::/127"),              // unspecified and loopback
-	netip.MustParsePrefix("64:ff9b::a9fe:0/112"), // 169.254.0.0/16 behind NAT64
+	netip.MustParsePrefix("100.100.100.200/32"), // Alibaba Cloud
+	netip.MustParsePrefix("168.63.129.16/32"),   // Azure
+	netip.MustParsePrefix("192.0.0.192/32"),     // Oracle Cloud
+	netip.MustParsePrefix("::/127"),             // unspecified and loopback
+	netip.MustParsePrefix("64:ff9b:1::/48"),     // NAT64 of a network's own (RFC 8215): where IPv4 lies in it, nobody knows
 	netip.MustParsePrefix("fe80::/10"),
 	netip.MustParsePrefix("ff00::/8"),
-	netip.MustParsePrefix("fd00:ec2::254/128"), // AWS
-	netip.MustParsePrefix("fd20:ce::254/128"),  // Google Cloud
+	netip.MustParsePrefix("fd00:ec2::/32"),          // AWS: metadata, DNS, pod identity
+	netip.MustParsePrefix("fd20:ce::254/128"),       // Google Cloud
+	netip.MustParsePrefix("fd00:42::42/128"),        // Scaleway
+	netip.MustParsePrefix("fd00:c1::a9fe:a9fe/128"), // Oracle Cloud
 }
+
+// nat64 is the well-known prefix behind which a gateway reaches all of IPv4 (RFC 6052).
+var nat64 = netip.MustParsePrefix("64:ff9b::/96")
 
 // egressRule is short for the type's long name.
 type egressRule = acnetworkingv1.NetworkPolicyEgressRuleApplyConfiguration
@@ -156,17 +162,41 @@ func prefixSet(prefix netip.Prefix) *netipx.IPSet {
 	return set
 }
 
-// closedNets are all the ranges that no cidr rule opens.
+// closedNets are all the ranges that no cidr rule opens, those of IPv4 behind NAT64 as well: a packet
+// to there ends at the same address.
 func closedNets(facts Facts) []netip.Prefix {
 	out := slices.Clone(neverReachable)
 	for _, node := range facts.Nodes {
-		out = append(out, node.Nets...)
+		for _, net := range node.Nets {
+			out = append(out, unmapped(net))
+		}
 	}
-	out = append(out, facts.ClusterNets...)
 	for _, addr := range facts.APIServer {
+		addr = addr.Unmap()
 		out = append(out, netip.PrefixFrom(addr, addr.BitLen()))
 	}
+	for _, net := range out {
+		if net.Addr().Is4() {
+			out = append(out, behindNAT64(net))
+		}
+	}
 	return out
+}
+
+// unmapped is a range of IPv4-mapped addresses as what it is in a packet: a range of IPv4.
+func unmapped(net netip.Prefix) netip.Prefix {
+	const mapped = 96 // bits before the IPv4 address
+	if net.Addr().Is4In6() && net.Bits() >= mapped {
+		return netip.PrefixFrom(net.Addr().Unmap(), net.Bits()-mapped)
+	}
+	return net
+}
+
+// behindNAT64 is where a gateway shows a range of IPv4.
+func behindNAT64(net netip.Prefix) netip.Prefix {
+	raw, v4 := nat64.Addr().As16(), net.Addr().As4()
+	copy(raw[nat64.Bits()/8:], v4[:])
+	return netip.PrefixFrom(netip.AddrFrom16(raw), nat64.Bits()+net.Bits())
 }
 
 // serviceRule opens the pods behind a Service on the ports that the Service's own ports lead to:

@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -222,7 +223,58 @@ var closedAddresses = []netip.Addr{
 	netip.MustParseAddr("fe80::1"),
 	netip.MustParseAddr("::1"),
 	netip.MustParseAddr("fd00:ec2::254"),
+	netip.MustParseAddr("fd00:ec2::253"),
+	netip.MustParseAddr("fd00:ec2::23"),
 	netip.MustParseAddr("fd20:ce::254"),
+	netip.MustParseAddr("fd00:42::42"),
+	netip.MustParseAddr("fd00:c1::a9fe:a9fe"),
+	netip.MustParseAddr("64:ff9b:1::1"),
+	netip.MustParseAddr("64:ff9b:1:ffff::a9fe:a9fe"),
+}
+
+// translated is how a gateway with the well-known prefix 64:ff9b::/96 reaches an IPv4 address.
+func translated(addr netip.Addr) netip.Addr {
+	raw, v4 := netip.MustParseAddr("64:ff9b::").As16(), addr.As4()
+	copy(raw[12:], v4[:])
+	return netip.AddrFrom16(raw)
+}
+
+// What is closed is closed however it is written: behind NAT64 and as an IPv4-mapped address too,
+// and a range of nothing else opens nothing.
+func TestClosedAddressesInIPv6(t *testing.T) {
+	facts := Facts{
+		Nodes:     []Node{{Nets: []netip.Prefix{netip.MustParsePrefix("::ffff:10.0.0.11/128"), netip.MustParsePrefix("10.244.0.0/16")}}},
+		APIServer: []netip.Addr{netip.MustParseAddr("::ffff:198.51.100.7")},
+	}
+	for cidr, want := range map[string]string{
+		"0.0.0.0/5":              "[0.0.0.0/8]",
+		"10.0.0.0/24":            "[10.0.0.11/32]",
+		"198.51.100.0/24":        "[198.51.100.7/32]",
+		"64:ff9b::a00:0/120":     "[64:ff9b::a00:b/128]",
+		"64:ff9b::af0:0/108":     "[64:ff9b::af4:0/112]",
+		"64:ff9b::c633:6400/120": "[64:ff9b::c633:6407/128]",
+		"64:ff9b::a83f:8100/120": "[64:ff9b::a83f:8110/128]",
+		"64:ff9b::6464:6400/120": "[64:ff9b::6464:64c8/128]",
+		"64:ff9b::cb00:7101/128": "[]",
+		"64:ff9b::a9fe:a9fe/128": "",
+		"64:ff9b::7f00:1/128":    "",
+		"64:ff9b::af4:1/128":     "",
+		"64:ff9b:1::/64":         "",
+		"fd00:ec2::/64":          "",
+		"fd00:42::42/128":        "",
+		"fd00:c1::a9fe:a9fe/128": "",
+		"fd00:42::/64":           "[fd00:42::42/128]",
+		"fd00:c1::/64":           "[fd00:c1::a9fe:a9fe/128]",
+	} {
+		except, err := carveOut(netip.MustParsePrefix(cidr), facts)
+		got := fmt.Sprint(except)
+		if err != nil {
+			got = ""
+		}
+		if got != want {
+			t.Errorf("%s: closed is %s (%v), want %s", cidr, got, err, want)
+		}
+	}
 }
 
 // FuzzCarveOut takes any range and any facts of a cluster: what it leaves open never holds an
@@ -232,6 +284,9 @@ func FuzzCarveOut(f *testing.F) {
 	f.Add([]byte{169, 254, 0, 0}, 15, []byte{10, 244, 0, 0}, 16, []byte{10, 96, 0, 1})
 	f.Add(make([]byte, 16), 0, netip.MustParseAddr("fd00:244::").AsSlice(), 64, netip.MustParseAddr("fd00:96::1").AsSlice())
 	f.Add(netip.MustParseAddr("fe80::").AsSlice(), 9, []byte{10, 0, 0, 11}, 24, []byte{1, 1, 1, 1})
+	f.Add(netip.MustParseAddr("64:ff9b::").AsSlice(), 90, []byte{10, 244, 0, 0}, 16, []byte{10, 96, 0, 1})
+	f.Add(make([]byte, 16), 0, netip.MustParseAddr("::ffff:10.0.0.11").AsSlice(), 128, netip.MustParseAddr("::ffff:10.96.0.1").AsSlice())
+	f.Add([]byte{10, 0, 0, 0}, 8, netip.MustParseAddr("::ffff:10.0.0.0").AsSlice(), 120, []byte{10, 0, 0, 1})
 	f.Add([]byte{10, 0, 0, 0}, 8, []byte{10, 0, 0, 0}, 8, []byte{10, 0, 0, 1})
 	f.Fuzz(func(t *testing.T, address []byte, bits int, nodeAddress []byte, nodeBits int, api []byte) {
 		cidr, ok := prefix(address, bits)
@@ -239,31 +294,65 @@ func FuzzCarveOut(f *testing.F) {
 			return // not a range
 		}
 		facts := Facts{Nodes: []Node{{}}}
-		if net, ok := prefix(nodeAddress, nodeBits); ok {
-			facts.Nodes[0].Nets = append(facts.Nodes[0].Nets, net)
+		if addr, ok := netip.AddrFromSlice(nodeAddress); ok {
+			if net, err := addr.Prefix(nodeBits); err == nil {
+				facts.Nodes[0].Nets = append(facts.Nodes[0].Nets, net)
+			}
 		}
 		if addr, ok := netip.AddrFromSlice(api); ok {
-			facts.APIServer = append(facts.APIServer, addr.Unmap())
+			facts.APIServer = append(facts.APIServer, addr)
 		}
 		except, err := carveOut(cidr, facts)
 		if err != nil {
 			return // nothing of it is opened
 		}
-		for _, e := range except {
-			if !cidr.Contains(e.Addr()) || e.Bits() <= cidr.Bits() {
-				t.Errorf("%s: the exception %s is not a part of it", cidr, e)
-			}
-		}
-		closed := slices.Concat(closedAddresses, facts.APIServer)
-		for _, net := range facts.Nodes[0].Nets {
-			closed = append(closed, net.Addr(), last(net))
-		}
-		for _, addr := range closed {
+		isPartOf(t, cidr, except)
+		for _, addr := range closedIn(facts) {
 			if cidr.Contains(addr) && !slices.ContainsFunc(except, func(e netip.Prefix) bool { return e.Contains(addr) }) {
 				t.Errorf("%s with %v opens %s", cidr, except, addr)
 			}
 		}
 	})
+}
+
+// isPartOf checks that exceptions are within their range, sorted, and none within or beside another
+// with which it could be one.
+func isPartOf(t *testing.T, cidr netip.Prefix, except []netip.Prefix) {
+	t.Helper()
+	for i, e := range except {
+		if !cidr.Contains(e.Addr()) || e.Bits() <= cidr.Bits() {
+			t.Errorf("%s: the exception %s is not a part of it", cidr, e)
+		}
+		if i == 0 {
+			continue
+		}
+		before := except[i-1]
+		if !before.Addr().Less(e.Addr()) || before.Overlaps(e) {
+			t.Errorf("%s: the exceptions %s and %s overlap or are not sorted", cidr, before, e)
+		}
+		if parent, _ := e.Addr().Prefix(e.Bits() - 1); before.Bits() == e.Bits() && parent.Contains(before.Addr()) {
+			t.Errorf("%s: the exceptions %s and %s could be one", cidr, before, e)
+		}
+	}
+}
+
+// closedIn returns addresses that no rule opens in a cluster, each IPv4 one behind NAT64 as well.
+func closedIn(facts Facts) []netip.Addr {
+	closed := slices.Clone(closedAddresses)
+	for _, addr := range facts.APIServer {
+		closed = append(closed, addr.Unmap())
+	}
+	for _, net := range facts.Nodes[0].Nets {
+		for _, addr := range []netip.Addr{net.Addr(), last(net)} {
+			closed = append(closed, addr.Unmap())
+		}
+	}
+	for _, addr := range closed {
+		if addr.Is4() {
+			closed = append(closed, translated(addr))
+		}
+	}
+	return closed
 }
 
 func prefix(address []byte, bits int) (netip.Prefix, bool) {
