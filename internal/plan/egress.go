@@ -166,6 +166,9 @@ func prefixSet(prefix netip.Prefix) *netipx.IPSet {
 // to there ends at the same address.
 func closedNets(facts Facts) []netip.Prefix {
 	out := slices.Clone(neverReachable)
+	for _, net := range facts.ClusterNets {
+		out = append(out, unmapped(net))
+	}
 	for _, node := range facts.Nodes {
 		for _, net := range node.Nets {
 			out = append(out, unmapped(net))

@@ -245,6 +245,8 @@ func TestClosedAddressesInIPv6(t *testing.T) {
 	facts := Facts{
 		Nodes:     []Node{{Nets: []netip.Prefix{netip.MustParsePrefix("::ffff:10.0.0.11/128"), netip.MustParsePrefix("10.244.0.0/16")}}},
 		APIServer: []netip.Addr{netip.MustParseAddr("::ffff:198.51.100.7")},
+
+		ClusterNets: []netip.Prefix{netip.MustParsePrefix("172.20.0.0/16")},
 	}
 	for cidr, want := range map[string]string{
 		"0.0.0.0/5":              "[0.0.0.0/8]",
@@ -256,6 +258,8 @@ func TestClosedAddressesInIPv6(t *testing.T) {
 		"64:ff9b::a83f:8100/120": "[64:ff9b::a83f:8110/128]",
 		"64:ff9b::6464:6400/120": "[64:ff9b::6464:64c8/128]",
 		"64:ff9b::cb00:7101/128": "[]",
+		"172.16.0.0/12":          "[172.20.0.0/16]",
+		"64:ff9b::ac10:0/108":    "[64:ff9b::ac14:0/112]",
 		"64:ff9b::a9fe:a9fe/128": "",
 		"64:ff9b::7f00:1/128":    "",
 		"64:ff9b::af4:1/128":     "",
