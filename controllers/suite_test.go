@@ -32,8 +32,9 @@ import (
 )
 
 const (
-	// patience is how long a test waits for what should take a second or two.
-	patience = 30 * time.Second
+	// patience is how long a test waits for what should take a second or two. The garbage collector
+	// takes up to 30 s to learn of a kind that is new.
+	patience = 75 * time.Second
 	// glance is how often it looks.
 	glance = 20 * time.Millisecond
 	// blockedRetry of the operator under test.
