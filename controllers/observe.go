@@ -9,6 +9,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -140,7 +141,7 @@ func (r *MCPServerReconciler) observeDeployment(ctx context.Context, server *v1a
 	if err != nil {
 		return fmt.Errorf("get Deployment: %w", err)
 	}
-	if !plan.IsOwnedBy(live, server) {
+	if !plan.IsOwnedBy(live, server) && (metav1.GetControllerOfNoCopy(live) != nil || !isMarked(server, live)) {
 		return nil
 	}
 	obs.deployment = live

@@ -53,7 +53,7 @@ type EgressTarget struct {
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=49
 	// +kubebuilder:validation:XValidation:rule="isCIDR(self) && cidr(self) == cidr(self).masked()",message="must be an address range in its normal form, such as 203.0.113.0/24 or 2001:db8::/32, with no bit set beyond the prefix; for one address use /32 or /128"
-	// +kubebuilder:validation:XValidation:rule="!isCIDR(self) || !['0.0.0.0/8', '127.0.0.0/8', '169.254.0.0/16', '224.0.0.0/4', '255.255.255.255/32', '100.100.100.200/32', '168.63.129.16/32', '192.0.0.192/32', '::/127', '64:ff9b::a9fe:0/112', 'fe80::/10', 'ff00::/8', 'fd00:ec2::254/128', 'fd20:ce::254/128'].exists(c, cidr(c).containsCIDR(self))",message="lies wholly within loopback, link-local, multicast or cloud metadata addresses, which no rule opens: name another range"
+	// +kubebuilder:validation:XValidation:rule="!isCIDR(self) || !['0.0.0.0/8', '127.0.0.0/8', '169.254.0.0/16', '224.0.0.0/4', '255.255.255.255/32', '100.100.100.200/32', '168.63.129.16/32', '192.0.0.192/32', '::/127', '64:ff9b::a9fe:0/112', 'fe80::/10', 'ff00::/8', '64:ff9b:1::/48', 'fd00:ec2::/32', 'fd00:42::42/128', 'fd00:c1::a9fe:a9fe/128', 'fd20:ce::254/128'].exists(c, cidr(c).containsCIDR(self))",message="lies wholly within loopback, link-local, multicast or cloud metadata addresses, which no rule opens: name another range"
 	CIDR string `json:"cidr,omitempty"`
 
 	// service is a Service in the cluster, which must have a selector. DNS is opened with it.

@@ -4,17 +4,12 @@ import (
 	policyv1 "k8s.io/api/policy/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	acpolicyv1 "k8s.io/client-go/applyconfigurations/policy/v1"
-
-	"github.com/mcpwarden/mcp-warden/api/v1alpha1"
 )
 
 // wantsDisruptionBudget where more than one pod runs, whoever decided on their number.
 func (b builder) wantsDisruptionBudget() bool {
-	if b.state() == v1alpha1.StateStopped {
-		return false
-	}
-	if b.server.Spec.Replicas != nil {
-		return *b.server.Spec.Replicas > 1
+	if replicas := b.replicas(); replicas != nil {
+		return *replicas > 1
 	}
 	return b.facts.Live != nil && b.facts.Live.Replicas > 1
 }
