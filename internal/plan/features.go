@@ -12,11 +12,11 @@ import (
 type Support int
 
 const (
-	// SupportUnknown: the node does not say, or not yet: it may be starting, or be no node of a kubelet at all.
+	// SupportUnknown of a node that does not say, or not yet: it may be starting, or no kubelet's at all.
 	SupportUnknown Support = iota
-	// Unsupported: the node says that it does not.
+	// Unsupported by a node that says so.
 	Unsupported
-	// Supported: the node says that it does.
+	// Supported by a node that says so.
 	Supported
 )
 
