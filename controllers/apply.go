@@ -9,8 +9,6 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
-	networkingv1 "k8s.io/api/networking/v1"
-	policyv1 "k8s.io/api/policy/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -35,23 +33,6 @@ import (
 // +kubebuilder:rbac:groups=networking.k8s.io,resources=networkpolicies,verbs=get;list;watch;create;update;patch;delete
 // +kubebuilder:rbac:groups=policy,resources=poddisruptionbudgets,verbs=get;list;watch;create;update;patch;delete
 // +kubebuilder:rbac:groups=apps,resources=deployments,verbs=get;list;watch;create;update;patch
-
-// newObject returns an empty object of a kind that plans hold.
-func newObject(kind string) client.Object {
-	switch kind {
-	case "Deployment":
-		return &appsv1.Deployment{}
-	case "NetworkPolicy":
-		return &networkingv1.NetworkPolicy{}
-	case "PodDisruptionBudget":
-		return &policyv1.PodDisruptionBudget{}
-	case "Service":
-		return &corev1.Service{}
-	case "ServiceAccount":
-		return &corev1.ServiceAccount{}
-	}
-	panic("no plan holds a " + kind)
-}
 
 // metaOf returns the metadata of an apply configuration of a kind that plans hold.
 func metaOf(config runtime.ApplyConfiguration) *acmetav1.ObjectMetaApplyConfiguration {
@@ -119,7 +100,7 @@ func (r *MCPServerReconciler) apply(ctx context.Context, server *v1alpha1.MCPSer
 // asked for once more, by metadata, because the cache holds only what carries our label.
 func (r *MCPServerReconciler) lookUp(ctx context.Context, server *v1alpha1.MCPServer, o plan.Object) (pair, error) {
 	key := client.ObjectKey{Namespace: o.Namespace, Name: o.Name}
-	live := newObject(o.Kind)
+	var live client.Object = plan.NewLive(o.Kind)
 	err := r.Client.Get(ctx, key, live)
 	if client.IgnoreNotFound(err) != nil {
 		return pair{}, fmt.Errorf("get %s %s: %w", o.Kind, key, err)
@@ -227,7 +208,7 @@ func (r *MCPServerReconciler) send(ctx context.Context, pair pair) (client.Objec
 	if err != nil {
 		return nil, fmt.Errorf("encode %s: %w", o.Kind, err)
 	}
-	applied := newObject(o.Kind)
+	var applied client.Object = plan.NewLive(o.Kind)
 	applied.SetNamespace(o.Namespace)
 	applied.SetName(o.Name)
 	if err := r.Client.Patch(ctx, applied, client.RawPatch(types.ApplyPatchType, body),
@@ -326,7 +307,7 @@ func (r *MCPServerReconciler) prune(ctx context.Context, server *v1alpha1.MCPSer
 	if slices.ContainsFunc(p.Objects, func(o plan.Object) bool { return o.Kind == kind }) {
 		return nil
 	}
-	live := newObject(kind)
+	var live client.Object = plan.NewLive(kind)
 	err := r.Client.Get(ctx, client.ObjectKeyFromObject(server), live)
 	if apierrors.IsNotFound(err) || (err == nil && !plan.IsOwnedBy(live, server)) {
 		return nil

@@ -16,6 +16,29 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 )
 
+// Live is an object as a client reads it.
+type Live interface {
+	metav1.Object
+	runtime.Object
+}
+
+// NewLive returns an empty object of a kind that plans hold. It panics on any other.
+func NewLive(kind string) Live {
+	switch kind {
+	case "Deployment":
+		return &appsv1.Deployment{}
+	case "NetworkPolicy":
+		return &networkingv1.NetworkPolicy{}
+	case "PodDisruptionBudget":
+		return &policyv1.PodDisruptionBudget{}
+	case "Service":
+		return &corev1.Service{}
+	case "ServiceAccount":
+		return &corev1.ServiceAccount{}
+	}
+	panic("no plan holds a " + kind)
+}
+
 // Expected returns the live object as it would be if nobody but the operator had touched what the
 // operator answers for. What belongs to others stays as it is: foreign labels and annotations of the
 // object, the replicas where an autoscaler decides, the mark of kubectl rollout restart on the pod template,

@@ -7,9 +7,6 @@ import (
 	"sync"
 	"time"
 
-	appsv1 "k8s.io/api/apps/v1"
-	corev1 "k8s.io/api/core/v1"
-	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -67,7 +64,7 @@ func (c *cluster) writeObjects(ctx context.Context, server *v1alpha1.MCPServer, 
 		if err != nil {
 			return fmt.Errorf("encode %s: %w", o.Kind, err)
 		}
-		obj := newObject(o.Kind)
+		obj := plan.NewLive(o.Kind)
 		obj.SetNamespace(o.Namespace)
 		obj.SetName(o.Name)
 		if err := c.client.Patch(ctx, obj, client.RawPatch(types.ApplyPatchType, body), client.FieldOwner("floor"), client.ForceOwnership); err != nil {
@@ -75,18 +72,4 @@ func (c *cluster) writeObjects(ctx context.Context, server *v1alpha1.MCPServer, 
 		}
 	}
 	return nil
-}
-
-func newObject(kind string) client.Object {
-	switch kind {
-	case "Deployment":
-		return &appsv1.Deployment{}
-	case "NetworkPolicy":
-		return &networkingv1.NetworkPolicy{}
-	case "Service":
-		return &corev1.Service{}
-	case "ServiceAccount":
-		return &corev1.ServiceAccount{}
-	}
-	panic("the example has no " + kind)
 }

@@ -4,10 +4,7 @@ import (
 	"encoding/json"
 	"testing"
 
-	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
-	networkingv1 "k8s.io/api/networking/v1"
-	policyv1 "k8s.io/api/policy/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -38,7 +35,7 @@ func TestPlansAreStoredAsPlanned(t *testing.T) {
 func storedAsPlanned(t *testing.T, o plan.Object) {
 	t.Helper()
 	first := apply(t, o)
-	live := typed(t, first)
+	live := plan.NewLive(first.GetKind())
 	if err := api.Get(t.Context(), client.ObjectKey{Namespace: o.Namespace, Name: o.Name}, live); err != nil {
 		t.Fatal(err)
 	}
@@ -66,24 +63,6 @@ func apply(t *testing.T, o plan.Object) *unstructured.Unstructured {
 		t.Fatalf("the API server refuses the plan: %v", err)
 	}
 	return object
-}
-
-func typed(t *testing.T, object *unstructured.Unstructured) client.Object {
-	t.Helper()
-	switch object.GetKind() {
-	case "Deployment":
-		return &appsv1.Deployment{}
-	case "NetworkPolicy":
-		return &networkingv1.NetworkPolicy{}
-	case "PodDisruptionBudget":
-		return &policyv1.PodDisruptionBudget{}
-	case "Service":
-		return &corev1.Service{}
-	case "ServiceAccount":
-		return &corev1.ServiceAccount{}
-	}
-	t.Fatalf("no plan holds a %s", object.GetKind())
-	return nil
 }
 
 // The servers of the golden cases are such as users can create.
