@@ -5,6 +5,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/mcpwarden/mcp-warden/api/v1alpha1"
@@ -54,4 +55,26 @@ func TestServerHeldByFinalizerIsGuarded(t *testing.T) {
 	defer edit(t, server, func(s *v1alpha1.MCPServer) { s.Finalizers = nil })
 	remove(t, server)
 	openUp(t, server)
+}
+
+// TestQuarantineOfAnInvalidSpec closes a server whose spec could not be met.
+func TestQuarantineOfAnInvalidSpec(t *testing.T) {
+	o := parallel(t)
+	server := example(newNamespace(t), "web")
+	server.Spec.Network = &v1alpha1.Network{
+		Ingress: []v1alpha1.PodPeer{{PodSelector: &v1alpha1.LabelSelector{}}},
+		Egress:  []v1alpha1.EgressRule{{To: v1alpha1.EgressTarget{CIDR: "203.0.113.0/24"}, Ports: []int32{443}}},
+	}
+	settled(t, o, server)
+	edit(t, server, func(s *v1alpha1.MCPServer) {
+		s.Spec.Filesystem = &v1alpha1.Filesystem{WritablePaths: []v1alpha1.WritablePath{{Path: "/tmp", SizeLimit: new(resource.MustParse("8Gi"))}}}
+	})
+	waitReason(t, server, v1alpha1.ConditionStalled, v1alpha1.ReasonInvalidSpec)
+	edit(t, server, func(s *v1alpha1.MCPServer) { s.Spec.DesiredState = v1alpha1.StateQuarantined })
+	waitReason(t, server, v1alpha1.ConditionReady, v1alpha1.ReasonQuarantined)
+	policy := &networkingv1.NetworkPolicy{ObjectMeta: named(server)}
+	get(t, policy)
+	if len(policy.Spec.Ingress)+len(policy.Spec.Egress) > 0 {
+		t.Errorf("the quarantined server is open: %+v", policy.Spec)
+	}
 }

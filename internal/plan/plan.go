@@ -105,13 +105,14 @@ type Object struct {
 }
 
 // Build plans an MCPServer. The errors say what makes the spec impossible, each with its field;
-// then there is no plan, and nothing must be applied.
+// then there is no plan, and nothing must be applied. A server under quarantine always has a plan: what
+// is wrong with a spec that is not rolled out must not keep a suspect open.
 func Build(in Input) (*Plan, field.ErrorList) {
 	spec := &in.Server.Spec
 	resources := effectiveResources(spec)
 	egress, pending, errs := planEgress(in.Server, in.Facts)
 	errs = append(errs, validate(spec, resources)...)
-	if len(errs) > 0 {
+	if len(errs) > 0 && in.Server.Spec.DesiredState != v1alpha1.StateQuarantined {
 		return nil, errs
 	}
 	b := builder{server: in.Server, facts: in.Facts, resources: resources, features: features(in.Server, in.Facts)}
