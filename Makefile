@@ -33,8 +33,8 @@ generate: ## Write all that is generated: deep copies, apply configurations, CRD
 	$(TOOL) controller-gen rbac:roleName=mcp-warden paths=./controllers/... output:rbac:dir=config/rbac
 
 .PHONY: golden
-golden: ## Write the golden files of the plan anew
-	go test ./internal/plan -update
+golden: ## Write the golden files of plan and status anew
+	go test ./internal/plan ./internal/status -update
 
 .PHONY: lint
 lint: ## Format, vet and lint every module
