@@ -8,7 +8,7 @@ MODULES = . hack/localcluster test/images test/judges
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: ## Bring a cluster up, run an MCP server on it, call it (DEMO_CONTEXT=name: on your own cluster)
