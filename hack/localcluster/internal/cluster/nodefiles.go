@@ -126,6 +126,10 @@ func (l Layout) kubeletJSON() ([]byte, error) {
 			"nodefs.available":  "1%",
 			"imagefs.available": "1%",
 		},
+		// Tests roll a hundred servers at once. A node's range has 254 addresses.
+		"maxPods":                     230,
+		"kubeAPIQPS":                  500,
+		"kubeAPIBurst":                1000,
 		"imageGCHighThresholdPercent": 100,
 		"serializeImagePulls":         false,
 		"registryPullQPS":             0,
