@@ -91,6 +91,20 @@ type MCPServerSpec struct {
 	// +kubebuilder:validation:XValidation:rule="self.map(e, has(e.value) ? e.value.size() : 0).sum() <= 262144",message="the values must not exceed 256 KiB in all: move large ones to a ConfigMap and mount it with filesystem.data"
 	Env []EnvVar `json:"env,omitempty"`
 
+	// secretFiles are Secrets that the server reads as files. A value that changes arrives in place,
+	// with no restart: for servers that read the file again.
+	// +optional
+	// +listType=map
+	// +listMapKey=mountPath
+	// +kubebuilder:validation:MaxItems=16
+	// +kubebuilder:validation:XValidation:rule="self.all(a, a.mountPath != '/tmp' && !a.mountPath.startsWith('/tmp/') && self.all(b, a.mountPath == b.mountPath || !a.mountPath.startsWith(b.mountPath + '/')))",message="secretFiles must be mounted outside /tmp and not inside one another: choose separate folders, such as /run/secrets/db"
+	SecretFiles []SecretFile `json:"secretFiles,omitempty"`
+
+	// rotation says what happens when a value changes that env names by secretKeyRef. Left out: it
+	// is rolled out 30 seconds later.
+	// +optional
+	Rotation *Rotation `json:"rotation,omitempty"`
+
 	// filesystem says where the server may write and which data it may see. Its root file system
 	// is read-only; /tmp is always writable and bounded.
 	// +optional
@@ -177,6 +191,7 @@ type Transport struct {
 }
 
 // EnvVar is one variable of the server's process.
+// +kubebuilder:validation:XValidation:rule="!has(self.valueFrom) || self.name.size() <= 253",message="a variable with valueFrom can have a name of at most 253 characters: it becomes a key of a Secret"
 // +kubebuilder:validation:XValidation:rule="has(self.value) != has(self.valueFrom)",message="set exactly one of value and valueFrom"
 type EnvVar struct {
 	// name of the variable.

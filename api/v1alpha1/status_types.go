@@ -11,6 +11,9 @@ const (
 	ConditionReconciling = "Reconciling"
 	// ConditionStalled is True when the spec cannot be met without somebody's help.
 	ConditionStalled = "Stalled"
+	// ConditionSecretsCurrent is True when the pods have the values that the Secrets hold, and none of
+	// those is too old.
+	ConditionSecretsCurrent = "SecretsCurrent"
 )
 
 // Reasons of the conditions of an MCPServer.
@@ -85,6 +88,10 @@ type MCPServerStatus struct {
 	// +listType=set
 	// +kubebuilder:validation:MaxItems=8
 	PodFeatures []PodFeature `json:"podFeatures,omitempty"`
+
+	// secrets tells of the values that the server gets from Secrets; left out where it gets none.
+	// +optional
+	Secrets *SecretsStatus `json:"secrets,omitempty"`
 
 	// resources are the requests and limits in force, defaults included.
 	// +optional

@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"cmp"
 	"slices"
 	"strconv"
 	"strings"
@@ -23,8 +24,12 @@ const (
 	portName = "mcp"
 
 	progressDeadlineSeconds = 300
-	revisionHistoryLimit    = 5
-	gracePeriodSeconds      = 30
+	// revisionHistoryLimit is small, because each revision keeps the values of its snapshot alive.
+	revisionHistoryLimit = 2
+	gracePeriodSeconds   = 30
+	// farewellSeconds is how long a pod that is to end goes on serving: until no proxy of a node sends
+	// it new connections.
+	farewellSeconds = 5
 )
 
 // deployment runs the server. Every field that the API would default is set, so that what is live
@@ -39,7 +44,7 @@ func (b builder) deployment() *acappsv1.DeploymentApplyConfiguration {
 				WithMaxUnavailable(intstr.FromInt32(0)).
 				WithMaxSurge(intstr.FromInt32(1)))).
 		WithRevisionHistoryLimit(revisionHistoryLimit).
-		WithProgressDeadlineSeconds(progressDeadlineSeconds)
+		WithProgressDeadlineSeconds(b.progressDeadline())
 	replicas := b.replicas()
 	if replicas != nil {
 		spec.WithReplicas(*replicas)
@@ -51,14 +56,26 @@ func (b builder) deployment() *acappsv1.DeploymentApplyConfiguration {
 		WithLabels(b.labels()).
 		WithOwnerReferences(b.owner()).
 		WithSpec(spec)
+	if b.secrets.State != "" {
+		out.WithAnnotations(map[string]string{AnnotationRotation: b.secrets.State})
+	}
 	if replicas != nil && *replicas == 0 { // stopped, or quarantined after that: a spec cannot ask for none
 		out.WithAnnotations(map[string]string{AnnotationStopped: "true"})
 	}
 	return out
 }
 
+func (b builder) progressDeadline() int32 {
+	if r := b.server.Spec.Rotation; r != nil && r.ProgressDeadlineSeconds != nil {
+		return *r.ProgressDeadlineSeconds
+	}
+	return progressDeadlineSeconds
+}
+
 func (b builder) podTemplate() *accorev1.PodTemplateSpecApplyConfiguration {
 	vols, mounts := volumes(&b.server.Spec, *b.resources.Limits.Memory)
+	fileVols, fileMounts := secretFiles(b.server.Name, b.server.Spec.SecretFiles)
+	vols, mounts = append(vols, fileVols...), append(mounts, fileMounts...)
 	pod := accorev1.PodSpec().
 		WithServiceAccountName(b.server.Name).
 		WithDeprecatedServiceAccount(b.server.Name). // defaulted by the API from the field above
@@ -78,7 +95,11 @@ func (b builder) podTemplate() *accorev1.PodTemplateSpecApplyConfiguration {
 		pod.WithImagePullSecrets(accorev1.LocalObjectReference().WithName(string(secret.Name)))
 	}
 	b.schedule(pod)
-	return accorev1.PodTemplateSpec().WithLabels(b.labels()).WithSpec(pod)
+	out := accorev1.PodTemplateSpec().WithLabels(b.labels()).WithSpec(pod)
+	if b.secrets.Snapshot != "" {
+		out.WithLabels(map[string]string{LabelSnapshot: b.secrets.Label})
+	}
+	return out
 }
 
 // podSecurityContext is the pod's half of the Pod Security Standard "restricted", and more.
@@ -115,12 +136,14 @@ func (b builder) container(mounts []*accorev1.VolumeMountApplyConfiguration) *ac
 			WithLimits(resourceList(b.resources.Limits))).
 		WithVolumeMounts(mounts...).
 		WithReadinessProbe(tcpProbe(port, 5, 3)).
-		WithStartupProbe(tcpProbe(port, 1, progressDeadlineSeconds)).
+		WithStartupProbe(tcpProbe(port, 1, b.progressDeadline())).
+		WithLifecycle(accorev1.Lifecycle().WithPreStop(accorev1.LifecycleHandler().
+			WithSleep(accorev1.SleepAction().WithSeconds(farewellSeconds)))).
 		WithTerminationMessagePath(corev1.TerminationMessagePathDefault).
 		WithTerminationMessagePolicy(corev1.TerminationMessageReadFile).
 		WithSecurityContext(containerSecurityContext())
 	for i := range spec.Env {
-		out.WithEnv(envVar(&spec.Env[i]))
+		out.WithEnv(b.envVar(&spec.Env[i]))
 	}
 	return out
 }
@@ -157,7 +180,8 @@ func tcpProbe(port, periodSeconds, failureThreshold int32) *accorev1.ProbeApplyC
 		WithFailureThreshold(failureThreshold)
 }
 
-func envVar(env *v1alpha1.EnvVar) *accorev1.EnvVarApplyConfiguration {
+// envVar takes what comes from a Secret out of the snapshot, never from the Secret itself.
+func (b builder) envVar(env *v1alpha1.EnvVar) *accorev1.EnvVarApplyConfiguration {
 	out := accorev1.EnvVar().WithName(env.Name)
 	if env.ValueFrom == nil {
 		if env.Value != nil && *env.Value != "" {
@@ -166,8 +190,11 @@ func envVar(env *v1alpha1.EnvVar) *accorev1.EnvVarApplyConfiguration {
 		return out
 	}
 	source := accorev1.EnvVarSource()
-	if ref := env.ValueFrom.SecretKeyRef; ref != nil {
+	if ref := env.ValueFrom.SecretKeyRef; ref != nil && b.secrets.Snapshot == "" {
 		source.WithSecretKeyRef(accorev1.SecretKeySelector().WithName(string(ref.Name)).WithKey(ref.Key))
+	} else if ref != nil {
+		name := cmp.Or(b.secrets.Snapshot, SnapshotName(b.server.Name, noSnapshot))
+		source.WithSecretKeyRef(accorev1.SecretKeySelector().WithName(name).WithKey(env.Name))
 	}
 	if ref := env.ValueFrom.ConfigMapKeyRef; ref != nil {
 		source.WithConfigMapKeyRef(accorev1.ConfigMapKeySelector().WithName(string(ref.Name)).WithKey(ref.Key))

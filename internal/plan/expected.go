@@ -54,6 +54,7 @@ func (o Object) Expected(live runtime.Object) runtime.Object {
 		out.Spec = want.Spec
 		expectMeta(&out.ObjectMeta, &want.ObjectMeta)
 		expectAnnotation(&out.ObjectMeta, &want.ObjectMeta, AnnotationStopped)
+		expectAnnotation(&out.ObjectMeta, &want.ObjectMeta, AnnotationRotation)
 		return out
 	case *corev1.Service:
 		want, out := convert[corev1.Service](o.Config), live.DeepCopy()

@@ -63,6 +63,9 @@ func render(t *testing.T, in plan.Input) []byte {
 	for _, err := range p.Pending {
 		fmt.Fprintf(&b, "# pending: %v\n", err)
 	}
+	if p.Held != nil {
+		fmt.Fprintf(&b, "# held: %s: %s\n", p.Held.Reason, p.Held.Message)
+	}
 	for _, o := range p.Objects {
 		raw, err := yaml.Marshal(o.Config)
 		if err != nil {

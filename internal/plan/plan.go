@@ -36,8 +36,9 @@ const (
 
 // Input is all that a plan depends on.
 type Input struct {
-	Server *v1alpha1.MCPServer
-	Facts  Facts
+	Server  *v1alpha1.MCPServer
+	Facts   Facts
+	Secrets Secrets
 }
 
 // Facts are what a plan needs to know of the cluster.
@@ -88,6 +89,9 @@ type Plan struct {
 	// Pending says which egress rules the cluster keeps closed for now, and why. Everything else of the
 	// plan stands: a rule that is pending is closed.
 	Pending field.ErrorList
+	// Held says why the Deployment is not among the objects: it is left as it is, or not created, while
+	// all else of the plan stands. Nil where it is among them.
+	Held *Hold
 	// Features that the pods get of those that depend on the nodes.
 	Features []v1alpha1.PodFeature
 	// Resources in force, defaults included.
@@ -115,8 +119,8 @@ func Build(in Input) (*Plan, field.ErrorList) {
 	if len(errs) > 0 && in.Server.Spec.DesiredState != v1alpha1.StateQuarantined {
 		return nil, errs
 	}
-	b := builder{server: in.Server, facts: in.Facts, resources: resources, features: features(in.Server, in.Facts)}
-	p := &Plan{Pending: pending, Features: b.features, Resources: resources, Endpoint: endpoint(in.Server)}
+	b := builder{server: in.Server, facts: in.Facts, secrets: in.Secrets, resources: resources, features: features(in.Server, in.Facts)}
+	p := &Plan{Pending: pending, Held: b.held(), Features: b.features, Resources: resources, Endpoint: endpoint(in.Server)}
 	p.Objects = append(p.Objects, Baseline(in.Server.Namespace))
 	p.add("NetworkPolicy", in.Server.Name, in.Server.Namespace, b.networkPolicy(egress))
 	p.add("ServiceAccount", in.Server.Name, in.Server.Namespace, b.serviceAccount())
@@ -124,8 +128,19 @@ func Build(in Input) (*Plan, field.ErrorList) {
 	if b.wantsDisruptionBudget() {
 		p.add("PodDisruptionBudget", in.Server.Name, in.Server.Namespace, b.podDisruptionBudget())
 	}
-	p.add("Deployment", in.Server.Name, in.Server.Namespace, b.deployment())
+	if p.Held == nil {
+		p.add("Deployment", in.Server.Name, in.Server.Namespace, b.deployment())
+	}
 	return p, nil
+}
+
+// held says what keeps new pods from starting. A server that is not to run has none that could start:
+// nothing may keep it from being stopped, or cut off.
+func (b builder) held() *Hold {
+	if b.state() != v1alpha1.StateRunning {
+		return nil
+	}
+	return b.secrets.Hold
 }
 
 func (p *Plan) add(kind, name, namespace string, config runtime.ApplyConfiguration) {
@@ -136,6 +151,7 @@ func (p *Plan) add(kind, name, namespace string, config runtime.ApplyConfigurati
 type builder struct {
 	server    *v1alpha1.MCPServer
 	facts     Facts
+	secrets   Secrets
 	resources v1alpha1.ResourceRequirements
 	features  []v1alpha1.PodFeature
 }

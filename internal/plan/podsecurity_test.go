@@ -22,6 +22,7 @@ func TestPodSecurityStandardRestricted(t *testing.T) {
 		api.MajorMinorVersion(1, 36), api.LatestVersion(),
 	}
 	for _, tc := range cases(t) {
+		tc.Input.Secrets.Hold = nil // judged as it will be
 		template := deploymentOf(t, tc.Input).Spec.Template
 		for _, version := range versions {
 			t.Run(tc.Name+"/"+version.String(), func(t *testing.T) {

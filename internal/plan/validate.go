@@ -2,6 +2,7 @@ package plan
 
 import (
 	"fmt"
+	"strings"
 
 	metav1validation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -13,6 +14,7 @@ import (
 func validate(spec *v1alpha1.MCPServerSpec, resources v1alpha1.ResourceRequirements) field.ErrorList {
 	root := field.NewPath("spec")
 	errs := validateTmp(spec, resources, root.Child("filesystem", "writablePaths"))
+	errs = append(errs, validateSecretFiles(spec, root.Child("secretFiles"))...)
 	if scheduling := spec.Scheduling; scheduling != nil {
 		errs = append(errs, validateScheduling(scheduling, root.Child("scheduling"))...)
 	}
@@ -36,6 +38,35 @@ func validateTmp(spec *v1alpha1.MCPServerSpec, resources v1alpha1.ResourceRequir
 	}
 	return field.ErrorList{field.Invalid(path.Key(tmpPath).Child("sizeLimit"), tmp.String(), fmt.Sprintf(
 		"/tmp lives in memory and must be smaller than the memory limit, which is %s: lower it, or raise spec.resources.limits.memory", resources.Limits.Memory))}
+}
+
+// validateSecretFiles finds folders of secret files that lie in, or around, a folder of something else.
+func validateSecretFiles(spec *v1alpha1.MCPServerSpec, path *field.Path) field.ErrorList {
+	if spec.Filesystem == nil {
+		return nil
+	}
+	var others []v1alpha1.MountPath
+	for i := range spec.Filesystem.WritablePaths {
+		others = append(others, spec.Filesystem.WritablePaths[i].Path)
+	}
+	for i := range spec.Filesystem.Data {
+		others = append(others, spec.Filesystem.Data[i].MountPath)
+	}
+	var errs field.ErrorList
+	for i := range spec.SecretFiles {
+		mount := spec.SecretFiles[i].MountPath
+		for _, other := range others {
+			if isWithin(mount, other) || isWithin(other, mount) {
+				errs = append(errs, field.Invalid(path.Index(i).Child("mountPath"), mount,
+					fmt.Sprintf("must not be equal to, within or around %s, which spec.filesystem has: choose separate folders", other)))
+			}
+		}
+	}
+	return errs
+}
+
+func isWithin(inner, outer v1alpha1.MountPath) bool {
+	return inner == outer || strings.HasPrefix(string(inner), string(outer)+"/")
 }
 
 func validateScheduling(scheduling *v1alpha1.Scheduling, path *field.Path) field.ErrorList {

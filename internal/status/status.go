@@ -103,6 +103,10 @@ func conditions(in Input) (ready, reconciling, stalled verdict) {
 		}
 		return ready, verdict{metav1.ConditionFalse, p.Reason, next(p)}, active
 	}
+	if held := in.Plan.Held; held != nil { // what runs, if anything, runs another spec
+		message := sentences("No pod is started: "+held.Message, pendingEgress(in))
+		return verdict{metav1.ConditionFalse, held.Reason, message}, verdict{metav1.ConditionTrue, held.Reason, message}, idle
+	}
 	ready, progress := workload(in)
 	pending := pendingEgress(in)
 	if pending != "" { // what else is wrong is told first

@@ -68,8 +68,18 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.ResourceAmountsApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("ResourceRequirements"):
 		return &apiv1alpha1.ResourceRequirementsApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("Rotation"):
+		return &apiv1alpha1.RotationApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("Scheduling"):
 		return &apiv1alpha1.SchedulingApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("SecretFile"):
+		return &apiv1alpha1.SecretFileApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("SecretKeys"):
+		return &apiv1alpha1.SecretKeysApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("SecretSource"):
+		return &apiv1alpha1.SecretSourceApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("SecretsStatus"):
+		return &apiv1alpha1.SecretsStatusApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("ServiceReference"):
 		return &apiv1alpha1.ServiceReferenceApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("Toleration"):

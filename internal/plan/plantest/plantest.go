@@ -30,8 +30,14 @@ type Case struct {
 
 // file is the form of a *.in.yaml file.
 type file struct {
-	Server *v1alpha1.MCPServer `json:"server"`
-	Facts  struct {
+	Server  *v1alpha1.MCPServer `json:"server"`
+	Secrets struct {
+		Snapshot string                            `json:"snapshot"`
+		Label    string                            `json:"label"`
+		State    string                            `json:"state"`
+		Hold     *struct{ Reason, Message string } `json:"hold"`
+	} `json:"secrets"`
+	Facts struct {
 		Nodes []struct {
 			Labels                map[string]string `json:"labels"`
 			Nets                  []netip.Prefix    `json:"nets"`
@@ -94,7 +100,11 @@ func (f *file) input() plan.Input {
 	if live := f.Facts.Live; live != nil {
 		facts.Live = &plan.LiveDeployment{Replicas: live.Replicas}
 	}
-	return plan.Input{Server: f.Server, Facts: facts}
+	secrets := plan.Secrets{Snapshot: f.Secrets.Snapshot, Label: f.Secrets.Label, State: f.Secrets.State}
+	if hold := f.Secrets.Hold; hold != nil {
+		secrets.Hold = &plan.Hold{Reason: hold.Reason, Message: hold.Message}
+	}
+	return plan.Input{Server: f.Server, Facts: facts, Secrets: secrets}
 }
 
 func support(able bool) plan.Support {

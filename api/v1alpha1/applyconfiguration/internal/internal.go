@@ -37,6 +37,10 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: podAntiAffinity
       type:
         namedType: com.github.mcpwarden.mcp-warden.api.v1alpha1.PodAffinity
+- name: com.github.mcpwarden.mcp-warden.api.v1alpha1.AgeSource
+  scalar: string
+- name: com.github.mcpwarden.mcp-warden.api.v1alpha1.DataKey
+  scalar: string
 - name: com.github.mcpwarden.mcp-warden.api.v1alpha1.DataMount
   map:
     fields:
@@ -247,9 +251,20 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: resources
       type:
         namedType: com.github.mcpwarden.mcp-warden.api.v1alpha1.ResourceRequirements
+    - name: rotation
+      type:
+        namedType: com.github.mcpwarden.mcp-warden.api.v1alpha1.Rotation
     - name: scheduling
       type:
         namedType: com.github.mcpwarden.mcp-warden.api.v1alpha1.Scheduling
+    - name: secretFiles
+      type:
+        list:
+          elementType:
+            namedType: com.github.mcpwarden.mcp-warden.api.v1alpha1.SecretFile
+          elementRelationship: associative
+          keys:
+          - mountPath
     - name: transport
       type:
         namedType: com.github.mcpwarden.mcp-warden.api.v1alpha1.Transport
@@ -288,6 +303,9 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: resources
       type:
         namedType: com.github.mcpwarden.mcp-warden.api.v1alpha1.ResourceRequirements
+    - name: secrets
+      type:
+        namedType: com.github.mcpwarden.mcp-warden.api.v1alpha1.SecretsStatus
 - name: com.github.mcpwarden.mcp-warden.api.v1alpha1.MountPath
   scalar: string
 - name: com.github.mcpwarden.mcp-warden.api.v1alpha1.Network
@@ -420,6 +438,23 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: requests
       type:
         namedType: com.github.mcpwarden.mcp-warden.api.v1alpha1.ResourceAmounts
+- name: com.github.mcpwarden.mcp-warden.api.v1alpha1.Rotation
+  map:
+    fields:
+    - name: debounce
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Duration
+    - name: maxAge
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Duration
+    - name: progressDeadlineSeconds
+      type:
+        scalar: numeric
+    - name: strategy
+      type:
+        namedType: com.github.mcpwarden.mcp-warden.api.v1alpha1.RotationStrategy
+- name: com.github.mcpwarden.mcp-warden.api.v1alpha1.RotationStrategy
+  scalar: string
 - name: com.github.mcpwarden.mcp-warden.api.v1alpha1.Scheduling
   map:
     fields:
@@ -452,6 +487,69 @@ var schemaYAML = typed.YAMLObject(`types:
           keys:
           - topologyKey
           - whenUnsatisfiable
+- name: com.github.mcpwarden.mcp-warden.api.v1alpha1.SecretFile
+  map:
+    fields:
+    - name: mountPath
+      type:
+        namedType: com.github.mcpwarden.mcp-warden.api.v1alpha1.MountPath
+    - name: secretRef
+      type:
+        namedType: com.github.mcpwarden.mcp-warden.api.v1alpha1.SecretKeys
+- name: com.github.mcpwarden.mcp-warden.api.v1alpha1.SecretKeys
+  map:
+    fields:
+    - name: keys
+      type:
+        list:
+          elementType:
+            namedType: com.github.mcpwarden.mcp-warden.api.v1alpha1.DataKey
+          elementRelationship: associative
+    - name: name
+      type:
+        namedType: com.github.mcpwarden.mcp-warden.api.v1alpha1.ObjectName
+- name: com.github.mcpwarden.mcp-warden.api.v1alpha1.SecretSource
+  map:
+    fields:
+    - name: ageSource
+      type:
+        namedType: com.github.mcpwarden.mcp-warden.api.v1alpha1.AgeSource
+    - name: changedTime
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Time
+    - name: digest
+      type:
+        scalar: string
+    - name: key
+      type:
+        scalar: string
+    - name: name
+      type:
+        scalar: string
+- name: com.github.mcpwarden.mcp-warden.api.v1alpha1.SecretsStatus
+  map:
+    fields:
+    - name: deployedDigest
+      type:
+        scalar: string
+    - name: desiredDigest
+      type:
+        scalar: string
+    - name: desiredSince
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Time
+    - name: lastRotationTime
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Time
+    - name: sources
+      type:
+        list:
+          elementType:
+            namedType: com.github.mcpwarden.mcp-warden.api.v1alpha1.SecretSource
+          elementRelationship: associative
+          keys:
+          - name
+          - key
 - name: com.github.mcpwarden.mcp-warden.api.v1alpha1.ServiceReference
   map:
     fields:
@@ -555,6 +653,8 @@ var schemaYAML = typed.YAMLObject(`types:
       type:
         scalar: string
 - name: io.k8s.apimachinery.pkg.apis.meta.v1.ConditionStatus
+  scalar: string
+- name: io.k8s.apimachinery.pkg.apis.meta.v1.Duration
   scalar: string
 - name: io.k8s.apimachinery.pkg.apis.meta.v1.FieldsV1
   map:

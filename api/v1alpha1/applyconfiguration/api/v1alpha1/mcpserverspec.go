@@ -24,6 +24,12 @@ type MCPServerSpecApplyConfiguration struct {
 	Transport *TransportApplyConfiguration `json:"transport,omitempty"`
 	// env are the variables of the server's process. Only what is named here reaches it.
 	Env []EnvVarApplyConfiguration `json:"env,omitempty"`
+	// secretFiles are Secrets that the server reads as files. A value that changes arrives in place,
+	// with no restart: for servers that read the file again.
+	SecretFiles []SecretFileApplyConfiguration `json:"secretFiles,omitempty"`
+	// rotation says what happens when a value changes that env names by secretKeyRef. Left out: it
+	// is rolled out 30 seconds later.
+	Rotation *RotationApplyConfiguration `json:"rotation,omitempty"`
 	// filesystem says where the server may write and which data it may see. Its root file system
 	// is read-only; /tmp is always writable and bounded.
 	Filesystem *FilesystemApplyConfiguration `json:"filesystem,omitempty"`
@@ -107,6 +113,27 @@ func (b *MCPServerSpecApplyConfiguration) WithEnv(values ...*EnvVarApplyConfigur
 		}
 		b.Env = append(b.Env, *values[i])
 	}
+	return b
+}
+
+// WithSecretFiles adds the given value to the SecretFiles field in the declarative configuration
+// and returns the receiver, so that objects can be build by chaining "With" function invocations.
+// If called multiple times, values provided by each call will be appended to the SecretFiles field.
+func (b *MCPServerSpecApplyConfiguration) WithSecretFiles(values ...*SecretFileApplyConfiguration) *MCPServerSpecApplyConfiguration {
+	for i := range values {
+		if values[i] == nil {
+			panic("nil value passed to WithSecretFiles")
+		}
+		b.SecretFiles = append(b.SecretFiles, *values[i])
+	}
+	return b
+}
+
+// WithRotation sets the Rotation field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Rotation field is set to the value of the last call.
+func (b *MCPServerSpecApplyConfiguration) WithRotation(value *RotationApplyConfiguration) *MCPServerSpecApplyConfiguration {
+	b.Rotation = value
 	return b
 }
 

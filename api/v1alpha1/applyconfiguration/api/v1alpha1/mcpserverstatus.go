@@ -28,6 +28,8 @@ type MCPServerStatusApplyConfiguration struct {
 	// podFeatures are the hardening features that depend on the nodes and that the pods have: decided
 	// with each change of the spec, and dropped only when a node says that it cannot run them.
 	PodFeatures []apiv1alpha1.PodFeature `json:"podFeatures,omitempty"`
+	// secrets tells of the values that the server gets from Secrets; left out where it gets none.
+	Secrets *SecretsStatusApplyConfiguration `json:"secrets,omitempty"`
 	// resources are the requests and limits in force, defaults included.
 	Resources *ResourceRequirementsApplyConfiguration `json:"resources,omitempty"`
 }
@@ -98,6 +100,14 @@ func (b *MCPServerStatusApplyConfiguration) WithPodFeatures(values ...apiv1alpha
 	for i := range values {
 		b.PodFeatures = append(b.PodFeatures, values[i])
 	}
+	return b
+}
+
+// WithSecrets sets the Secrets field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Secrets field is set to the value of the last call.
+func (b *MCPServerStatusApplyConfiguration) WithSecrets(value *SecretsStatusApplyConfiguration) *MCPServerStatusApplyConfiguration {
+	b.Secrets = value
 	return b
 }
 
