@@ -1,4 +1,5 @@
-# The operator's image: one static binary, no shell, no package, no root.
+# The operator's image: the manager and the components that it runs beside servers, as static
+# binaries; no shell, no package, no root.
 FROM golang:1.26 AS build
 WORKDIR /src
 COPY go.mod go.sum ./
@@ -7,9 +8,9 @@ COPY api api
 COPY cmd cmd
 COPY controllers controllers
 COPY internal internal
-RUN CGO_ENABLED=0 go build -trimpath -ldflags="-s -w" -o /manager ./cmd/manager
+RUN CGO_ENABLED=0 go build -trimpath -ldflags="-s -w" -o /out/ ./cmd/manager ./cmd/probe
 
 FROM scratch
-COPY --from=build /manager /manager
+COPY --from=build /out/ /
 USER 65532:65532
 ENTRYPOINT ["/manager"]

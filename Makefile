@@ -45,8 +45,8 @@ verify: ## Fail if anything generated is not up to date, or anything does not li
 	hack/verify.sh
 
 .PHONY: build
-build: ## Build the operator into bin/
-	CGO_ENABLED=0 go build -trimpath -ldflags="-s -w" -o bin/manager ./cmd/manager
+build: ## Build the operator and its components into bin/
+	CGO_ENABLED=0 go build -trimpath -ldflags="-s -w" -o bin/ ./cmd/...
 
 .PHONY: image
 image: ## Build the operator's image with a container engine (IMG=name:tag)

@@ -55,6 +55,8 @@ type Options struct {
 	// ClusterCIDRs are ranges of the cluster that its nodes do not report, such as those of its pods
 	// where the CNI hands addresses out by itself. No cidr egress rule opens them.
 	ClusterCIDRs []netip.Prefix
+	// ComponentImage is the operator's own image, which also holds what runs beside servers; empty: nothing does.
+	ComponentImage string
 	// Workers is how many servers are reconciled at the same time.
 	Workers int
 	// BlockedRetry is how long it takes until what somebody else must cure is tried again; 30 s if zero.
@@ -80,7 +82,7 @@ func NewManager(config *rest.Config, opts Options) (ctrl.Manager, error) {
 	}
 	r := &MCPServerReconciler{
 		Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Recorder: mgr.GetEventRecorder(plan.FieldManager),
-		Now: time.Now, ClusterDNS: opts.ClusterDNS, ClusterCIDRs: opts.ClusterCIDRs, BlockedRetry: cmp.Or(opts.BlockedRetry, blockedRetry),
+		Now: time.Now, ClusterDNS: opts.ClusterDNS, ClusterCIDRs: opts.ClusterCIDRs, ComponentImage: opts.ComponentImage, BlockedRetry: cmp.Or(opts.BlockedRetry, blockedRetry),
 	}
 	return mgr, r.setUp(mgr, opts.Workers)
 }

@@ -12,7 +12,9 @@ esac
 out=$PWD/bin/images
 # Images are for Linux, whatever this machine is.
 export CGO_ENABLED=0 GOOS=linux
-go build -trimpath -ldflags="-s -w" -o "$out/manager" ./cmd/manager
+components=(manager probe) # as in the Dockerfile
+mkdir -p "$out/components"
+go build -trimpath -ldflags="-s -w" -o "$out/components/" "${components[@]/#/./cmd/}"
 go -C test/images build -trimpath -ldflags="-s -w" -o "$out/" ./mcpclient ./toolbox \
   github.com/modelcontextprotocol/go-sdk/conformance/everything-server
 
@@ -21,7 +23,9 @@ load() { # VARIABLE, then what localcluster load takes
   shift
   echo "$variable=$(bin/localcluster load "${target[@]}" --user 65532:65532 "$@")"
 }
-load OPERATOR_IMAGE mcp-warden:dev --entrypoint /manager --file "$out/manager=/manager:0755"
+files=()
+for c in "${components[@]}"; do files+=(--file "$out/components/$c=/$c:0755"); done
+load OPERATOR_IMAGE mcp-warden:dev --entrypoint /manager "${files[@]}"
 load SERVER_IMAGE everything-server:v1.8.0 --entrypoint /everything-server --file "$out/everything-server=/everything-server:0755"
 load CLIENT_IMAGE mcpclient:dev --entrypoint /mcpclient --file "$out/mcpclient=/mcpclient:0755"
 # The server with tools beside it, so that tests can act inside its pod, and a file that only a

@@ -35,6 +35,7 @@ func run() error {
 		metricsAddr = flag.String("metrics-bind-address", "0", "Address of /metrics, in plain HTTP; 0 turns it off.")
 		clusterDNS  = flag.String("cluster-dns-service", "kube-system/kube-dns", "Namespace and name of the Service that answers DNS queries in the cluster.")
 		clusterNets = flag.String("cluster-cidrs", "", "Ranges of the cluster, separated by commas, that no cidr egress rule opens, besides what the nodes report: name those of pods where the CNI hands addresses out by itself.")
+		component   = flag.String("component-image", "", "The operator's own image, which also holds what runs beside servers. Empty: nothing runs beside them.")
 		workers     = flag.Int("workers", 10, "How many servers are reconciled at the same time.")
 	)
 	logOptions := zap.Options{}
@@ -66,9 +67,10 @@ func run() error {
 			HealthProbeBindAddress:        *probeAddr,
 			Metrics:                       metricsserver.Options{BindAddress: *metricsAddr},
 		},
-		ClusterDNS:   types.NamespacedName{Namespace: namespace, Name: name},
-		ClusterCIDRs: clusterCIDRs,
-		Workers:      *workers,
+		ClusterDNS:     types.NamespacedName{Namespace: namespace, Name: name},
+		ClusterCIDRs:   clusterCIDRs,
+		ComponentImage: *component,
+		Workers:        *workers,
 	})
 	if err != nil {
 		return err
