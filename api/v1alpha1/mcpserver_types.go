@@ -20,7 +20,7 @@ import (
 // +kubebuilder:printcolumn:name="Image",type=string,priority=1,JSONPath=`.spec.image`
 // +kubebuilder:printcolumn:name="Message",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="Ready")].message`
 // +kubebuilder:validation:XValidation:rule="self.metadata.name.size() <= 63 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",message="metadata.name becomes the name of a Service: use at most 63 lower-case letters, digits and '-', and start with a letter"
-// +kubebuilder:validation:XValidation:rule="self.metadata.name != 'mcp-warden-default-deny'",message="metadata.name is the name of the NetworkPolicy that closes the namespace: choose another name"
+// +kubebuilder:validation:XValidation:rule="!self.metadata.name.startsWith('mcp-warden-')",message="metadata.name begins with mcp-warden-, as do the names of what the operator makes for a whole namespace: choose another name"
 // +kubebuilder:validation:XValidation:rule="self.metadata.name != 'default'",message="metadata.name is the name of every namespace's own ServiceAccount: choose another name"
 type MCPServer struct {
 	metav1.TypeMeta `json:",inline"`
@@ -46,6 +46,7 @@ type MCPServerList struct {
 
 // MCPServerSpec declares an MCP server. There is no pod template, no securityContext and no raw
 // volume in it: the hardening is a floor, not a default to be overridden.
+// +kubebuilder:validation:XValidation:rule="!has(self.env) || !has(self.network) || !has(self.network.egress) || !self.network.egress.exists(e, has(e.to.host)) || !self.env.exists(v, v.name in ['HTTP_PROXY', 'http_proxy', 'HTTPS_PROXY', 'https_proxy', 'NO_PROXY', 'no_proxy', 'NODE_USE_ENV_PROXY', 'MCP_WARDEN_EGRESS_TOKEN'])",fieldPath=".env",message="env must not set the variables of a proxy beside a host rule (HTTP_PROXY, HTTPS_PROXY and NO_PROXY in upper or lower case, NODE_USE_ENV_PROXY, MCP_WARDEN_EGRESS_TOKEN): they are set for the server"
 type MCPServerSpec struct {
 	// image is the container image of the MCP server, best pinned by digest (name@sha256:...).
 	// +required

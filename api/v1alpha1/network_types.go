@@ -28,6 +28,7 @@ type PodPeer struct {
 }
 
 // EgressRule opens one target on some ports.
+// +kubebuilder:validation:XValidation:rule="!has(self.encryptedClientHello) || has(self.to.host)",message="encryptedClientHello is about TLS to a host: set it only where to.host is set"
 type EgressRule struct {
 	// to is the target.
 	// +required
@@ -42,11 +43,37 @@ type EgressRule struct {
 	// +kubebuilder:validation:items:Minimum=1
 	// +kubebuilder:validation:items:Maximum=65535
 	Ports []int32 `json:"ports"`
+
+	// encryptedClientHello says what becomes of TLS connections to a host that hide the name they
+	// ask for (RFC 9849): Refuse (the default) or Allow. For host targets only. Allow it only where
+	// a client insists: what is hidden cannot be compared with the host.
+	// +optional
+	EncryptedClientHello EncryptedClientHello `json:"encryptedClientHello,omitempty"`
 }
 
+// EncryptedClientHello says what becomes of TLS connections that hide the name they ask for.
+// +kubebuilder:validation:Enum=Refuse;Allow
+type EncryptedClientHello string
+
+const (
+	// EncryptedClientHelloRefuse refuses them.
+	EncryptedClientHelloRefuse EncryptedClientHello = "Refuse"
+	// EncryptedClientHelloAllow lets them pass where the name that is not hidden is the host's.
+	EncryptedClientHelloAllow EncryptedClientHello = "Allow"
+)
+
 // EgressTarget is exactly one of its fields.
-// +kubebuilder:validation:XValidation:rule="[has(self.cidr), has(self.service), has(self.pods)].filter(x, x).size() == 1",message="set exactly one of cidr, service and pods"
+// +kubebuilder:validation:XValidation:rule="[has(self.host), has(self.cidr), has(self.service), has(self.pods)].filter(x, x).size() == 1",message="set exactly one of host, cidr, service and pods"
 type EgressTarget struct {
+	// host is a DNS name outside the cluster, such as api.github.com, or *.githubusercontent.com for
+	// every name below githubusercontent.com, itself not among them. It is reached through the egress
+	// proxy of the namespace, by TLS or plain HTTP, with no DNS of the server's own.
+	// +optional
+	// +kubebuilder:validation:MinLength=3
+	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:XValidation:rule="self.matches('^([*][.])?([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?[.])+[a-z]([-a-z0-9]{0,61}[a-z0-9])?$')",message="must be a DNS name of at least two labels in lower case, such as api.github.com, or one after '*.', such as *.githubusercontent.com: no trailing dot, no scheme, no port, no address, and international names in their xn-- form"
+	Host string `json:"host,omitempty"`
+
 	// cidr is an address range outside the cluster. Link-local and metadata addresses, pods, nodes
 	// and the API server are always carved out of it.
 	// +optional

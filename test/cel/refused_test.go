@@ -24,13 +24,14 @@ type refusal struct {
 func spec(s string) string { return "spec: {" + s + "}" }
 
 var refusals = slices.Concat(
-	namesAndImages, processes, environment, resourceAmounts, filesystems, networks, selectors, scheduling, shapes)
+	namesAndImages, processes, environment, resourceAmounts, filesystems, networks, hosts, selectors, scheduling, shapes)
 
 var namesAndImages = []refusal{
 	{"name starting with a digit", "metadata: {name: 1st}", "", "start with a letter"},
 	{"name with a dot", "metadata: {name: a.b}", "", "at most 63 lower-case letters"},
 	{"name too long for a Service", "metadata: {name: " + strings.Repeat("a", 64) + "}", "", "at most 63"},
 	{"name of the operator's own policy", "metadata: {name: mcp-warden-default-deny}", "", "choose another name"},
+	{"name of the egress proxy", "metadata: {name: mcp-warden-egress}", "", "choose another name"},
 	{"name of every namespace's account", "metadata: {name: default}", "", "choose another name"},
 	{"no spec", "spec: null", "spec", "Required value"},
 	{"null spec", "spec: " + null, "spec", "Required value"},
@@ -241,15 +242,56 @@ func cidr(s string) string    { return egress("{to: {cidr: '" + s + "'}, ports: 
 
 const toCIDR = "spec.network.egress[0].to.cidr"
 
+func host(s string) string { return egress("{to: {host: '" + s + "'}, ports: [443]}") }
+
+const toHost = "spec.network.egress[0].to.host"
+
+var hosts = []refusal{
+	{"host that is empty", host(""), toHost, "at least 3 chars long"},
+	{"host of one label", host("localhost"), toHost, "at least two labels"},
+	{"host in upper case", host("API.example.com"), toHost, "in lower case"},
+	{"host with a trailing dot", host("api.example.com."), toHost, "no trailing dot"},
+	{"host with a leading dot", host(".example.com"), toHost, "at least two labels"},
+	{"host with an empty label", host("api..example.com"), toHost, "at least two labels"},
+	{"host with a scheme", host("https://api.example.com"), toHost, "no scheme"},
+	{"host with a port", host("api.example.com:443"), toHost, "no port"},
+	{"host with a path", host("api.example.com/v1"), toHost, "at least two labels"},
+	{"host with a user", host("user@api.example.com"), toHost, "at least two labels"},
+	{"host with white space", host(" api.example.com"), toHost, "at least two labels"},
+	{"host with a newline", egress(`{to: {host: "api.example.com\n"}, ports: [443]}`), toHost, "at least two labels"},
+	{"host with an underscore", host("my_api.example.com"), toHost, "at least two labels"},
+	{"host that starts with a hyphen", host("-api.example.com"), toHost, "at least two labels"},
+	{"host with a label that ends with a hyphen", host("api-.example.com"), toHost, "at least two labels"},
+	{"host with a label too long", host(strings.Repeat("a", 64) + ".example.com"), toHost, "at least two labels"},
+	{"host too long", host(strings.Repeat("a.", 126) + "ab"), toHost, "may not be more than 253"},
+	{"host of other letters", host("bücher.example.com"), toHost, "in their xn-- form"},
+	{"host that is an address", host("203.0.113.10"), toHost, "no address"},
+	{"host that is a short address", host("127.1"), toHost, "no address"},
+	{"host that is an address in hex", host("0x7f.0x1"), toHost, "no address"},
+	{"host that is a number", host("2130706433"), toHost, "no address"},
+	{"host that is an IPv6 address", host("[2001:db8::1]"), toHost, "no address"},
+	{"every host", host("*"), toHost, "at least 3 chars long"},
+	{"every host of one domain of the root", host("*.com"), toHost, "after '*.'"},
+	{"every host of the root", host("*.*"), toHost, "after '*.'"},
+	{"wildcard within a label", host("api*.example.com"), toHost, "after '*.'"},
+	{"wildcard in the middle", host("api.*.example.com"), toHost, "after '*.'"},
+	{"two wildcards", host("*.*.example.com"), toHost, "after '*.'"},
+	{"a proxy's variable beside a host", spec("env: [{name: HTTPS_PROXY, value: 'http://proxy.example:3128'}], network: {egress: [{to: {host: api.example.com}, ports: [443]}]}"), "spec.env", "are set for the server"},
+	{"a proxy's exception beside a host", spec("env: [{name: no_proxy, value: '*'}], network: {egress: [{to: {host: api.example.com}, ports: [443]}]}"), "spec.env", "are set for the server"},
+}
+
 var networks = []refusal{
 	{"ingress from an empty peer", ingress("{}"), "spec.network.ingress[0]", "set namespaceSelector, podSelector or both"},
 	{"ingress from an address", ingress("{cidr: 10.0.0.0/8}"), "spec.network.ingress[0].cidr", "unknown field"},
 	{"ingress from too many", spec("network: {ingress: " + list(33, "{podSelector: {}}") + "}"), "spec.network.ingress", "must have at most 32 items"},
-	{"egress to nothing", egress("{to: {}, ports: [443]}"), "spec.network.egress[0].to", "set exactly one of cidr, service and pods"},
+	{"egress to nothing", egress("{to: {}, ports: [443]}"), "spec.network.egress[0].to", "set exactly one of host, cidr, service and pods"},
 	{"egress without a target", egress("{ports: [443]}"), "spec.network.egress[0].to", "Required value"},
-	{"egress to two targets", egress("{to: {cidr: 203.0.113.0/24, service: {name: a}}, ports: [443]}"), "spec.network.egress[0].to", "set exactly one of cidr, service and pods"},
-	{"egress to three targets", egress("{to: {cidr: 203.0.113.0/24, service: {name: a}, pods: {podSelector: {}}}, ports: [443]}"), "spec.network.egress[0].to", "set exactly one of cidr, service and pods"},
-	{"egress to a host, which is not offered yet", egress("{to: {host: api.example}, ports: [443]}"), "spec.network.egress[0].to.host", "unknown field"},
+	{"egress to two targets", egress("{to: {cidr: 203.0.113.0/24, service: {name: a}}, ports: [443]}"), "spec.network.egress[0].to", "set exactly one of host, cidr, service and pods"},
+	{"egress to three targets", egress("{to: {cidr: 203.0.113.0/24, service: {name: a}, pods: {podSelector: {}}}, ports: [443]}"), "spec.network.egress[0].to", "set exactly one of host, cidr, service and pods"},
+	{"egress to a host and a range", egress("{to: {host: api.example.com, cidr: 203.0.113.0/24}, ports: [443]}"), "spec.network.egress[0].to", "set exactly one of host, cidr, service and pods"},
+	{"egress to a host without ports", egress("{to: {host: api.example.com}}"), "spec.network.egress[0].ports", "Required value"},
+	{"encrypted client hello for a range", egress("{to: {cidr: 203.0.113.0/24}, ports: [443], encryptedClientHello: Allow}"), "spec.network.egress[0]", "set it only where to.host is set"},
+	{"encrypted client hello of another kind", egress("{to: {host: api.example.com}, ports: [443], encryptedClientHello: Yes please}"), "spec.network.egress[0].encryptedClientHello", "Unsupported value"},
 	{"egress without ports", egress("{to: {cidr: 203.0.113.0/24}}"), "spec.network.egress[0].ports", "Required value"},
 	{"egress with no ports", egress("{to: {cidr: 203.0.113.0/24}, ports: []}"), "spec.network.egress[0].ports", "at least 1 items"},
 	{"egress to port 0", egress("{to: {cidr: 203.0.113.0/24}, ports: [0]}"), "spec.network.egress[0].ports[0]", "greater than or equal to 1"},

@@ -64,6 +64,9 @@ var schemaYAML = typed.YAMLObject(`types:
 - name: com.github.mcpwarden.mcp-warden.api.v1alpha1.EgressRule
   map:
     fields:
+    - name: encryptedClientHello
+      type:
+        namedType: com.github.mcpwarden.mcp-warden.api.v1alpha1.EncryptedClientHello
     - name: ports
       type:
         list:
@@ -79,12 +82,17 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: cidr
       type:
         scalar: string
+    - name: host
+      type:
+        scalar: string
     - name: pods
       type:
         namedType: com.github.mcpwarden.mcp-warden.api.v1alpha1.PodPeer
     - name: service
       type:
         namedType: com.github.mcpwarden.mcp-warden.api.v1alpha1.ServiceReference
+- name: com.github.mcpwarden.mcp-warden.api.v1alpha1.EncryptedClientHello
+  scalar: string
 - name: com.github.mcpwarden.mcp-warden.api.v1alpha1.EnvVar
   map:
     fields:

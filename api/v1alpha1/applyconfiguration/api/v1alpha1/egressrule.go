@@ -2,6 +2,10 @@
 
 package v1alpha1
 
+import (
+	apiv1alpha1 "github.com/mcpwarden/mcp-warden/api/v1alpha1"
+)
+
 // EgressRuleApplyConfiguration represents a declarative configuration of the EgressRule type for use
 // with apply.
 //
@@ -12,6 +16,10 @@ type EgressRuleApplyConfiguration struct {
 	// ports are the TCP ports that are opened: of the Service for a service target, else of the
 	// peer itself.
 	Ports []int32 `json:"ports,omitempty"`
+	// encryptedClientHello says what becomes of TLS connections to a host that hide the name they
+	// ask for (RFC 9849): Refuse (the default) or Allow. For host targets only. Allow it only where
+	// a client insists: what is hidden cannot be compared with the host.
+	EncryptedClientHello *apiv1alpha1.EncryptedClientHello `json:"encryptedClientHello,omitempty"`
 }
 
 // EgressRuleApplyConfiguration constructs a declarative configuration of the EgressRule type for use with
@@ -35,5 +43,13 @@ func (b *EgressRuleApplyConfiguration) WithPorts(values ...int32) *EgressRuleApp
 	for i := range values {
 		b.Ports = append(b.Ports, values[i])
 	}
+	return b
+}
+
+// WithEncryptedClientHello sets the EncryptedClientHello field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the EncryptedClientHello field is set to the value of the last call.
+func (b *EgressRuleApplyConfiguration) WithEncryptedClientHello(value apiv1alpha1.EncryptedClientHello) *EgressRuleApplyConfiguration {
+	b.EncryptedClientHello = &value
 	return b
 }

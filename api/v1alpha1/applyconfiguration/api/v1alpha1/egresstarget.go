@@ -7,6 +7,10 @@ package v1alpha1
 //
 // EgressTarget is exactly one of its fields.
 type EgressTargetApplyConfiguration struct {
+	// host is a DNS name outside the cluster, such as api.github.com, or *.githubusercontent.com for
+	// every name below githubusercontent.com, itself not among them. It is reached through the egress
+	// proxy of the namespace, by TLS or plain HTTP, with no DNS of the server's own.
+	Host *string `json:"host,omitempty"`
 	// cidr is an address range outside the cluster. Link-local and metadata addresses, pods, nodes
 	// and the API server are always carved out of it.
 	CIDR *string `json:"cidr,omitempty"`
@@ -20,6 +24,14 @@ type EgressTargetApplyConfiguration struct {
 // apply.
 func EgressTarget() *EgressTargetApplyConfiguration {
 	return &EgressTargetApplyConfiguration{}
+}
+
+// WithHost sets the Host field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Host field is set to the value of the last call.
+func (b *EgressTargetApplyConfiguration) WithHost(value string) *EgressTargetApplyConfiguration {
+	b.Host = &value
+	return b
 }
 
 // WithCIDR sets the CIDR field in the declarative configuration to the given value
