@@ -46,6 +46,40 @@ const (
 	ReasonReconciled = "Reconciled"
 )
 
+// Reasons of the condition SecretsCurrent.
+const (
+	// ReasonCurrent: the pods run with the newest values.
+	ReasonCurrent = "Current"
+	// ReasonNoSecrets: the server names no secret.
+	ReasonNoSecrets = "NoSecrets"
+	// ReasonSourceNotFound: a Secret or a key that the spec names is not there.
+	ReasonSourceNotFound = "SourceNotFound"
+	// ReasonSourceUnreadable: it cannot be told at present.
+	ReasonSourceUnreadable = "SourceUnreadable"
+	// ReasonInvalidValue: a value cannot be that of an environment variable.
+	ReasonInvalidValue = "InvalidValue"
+	// ReasonRotationPending: new values are rolled out once they stay the same for a while.
+	ReasonRotationPending = "RotationPending"
+	// ReasonRotationQueued: new values are rolled out once fewer other servers are in a rotation.
+	ReasonRotationQueued = "RotationQueued"
+	// ReasonRotating: pods are being replaced by ones with the newest values.
+	ReasonRotating = "Rotating"
+	// ReasonManualRotationPending: new values wait for a request.
+	ReasonManualRotationPending = "ManualRotationPending"
+	// ReasonRotationRolledBack: the newest values failed, and the server runs with those before.
+	ReasonRotationRolledBack = "RotationRolledBack"
+	// ReasonRotationFailed: the pods do not become ready, and there is no version to go back to.
+	ReasonRotationFailed = "RotationFailed"
+	// ReasonRotationThrottled: the values changed too often.
+	ReasonRotationThrottled = "RotationThrottled"
+	// ReasonSnapshotLost: the snapshot in use is gone, and no pod can be started.
+	ReasonSnapshotLost = "SnapshotLost"
+	// ReasonTooOld: a value was not changed for longer than allowed.
+	ReasonTooOld = "TooOld"
+	// ReasonExpired: a value is past the end of its validity.
+	ReasonExpired = "Expired"
+)
+
 // MCPServerStatus is what the operator observed.
 type MCPServerStatus struct {
 	// conditions of the server: Ready, Reconciling, Stalled.
