@@ -17,7 +17,10 @@ const maxNamed = 5
 
 // Dated is a source with what is known of its age.
 type Dated struct {
-	Source
+	// Secret is its name.
+	Secret string
+	// Key in the Secret.
+	Key string
 	// Changed is when its content last changed; zero while unknown.
 	Changed time.Time
 	// Expires is when its content ends to be valid; zero where nobody says.

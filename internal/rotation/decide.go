@@ -44,6 +44,8 @@ type Live struct {
 	Exists bool
 	// Snapshot of the server's own that its pod template refers to; empty where it refers to none.
 	Snapshot string
+	// References that snapshot was made for; empty if that is unknown.
+	References string
 	// Digest of that snapshot's contents (of nothing, where there is none) under the present key. Asked
 	// for only where NeedsContents says so; empty where it cannot be read.
 	Digest string
@@ -74,7 +76,7 @@ type Input struct {
 	Manual bool
 	// Debounce is how long new values must stay the same before they are rolled.
 	Debounce time.Duration
-	// Request is the present value of AnnotationRequest; read the sources anew for a new one.
+	// Request is the present value of the MCPServer's annotation rotate-requested-at; read the sources anew for a new one.
 	Request string
 	// SlotFree says whether the operator may have one more rotation in flight.
 	SlotFree bool
@@ -109,8 +111,8 @@ type Decision struct {
 	InFlight bool
 	// WantsSlot says that it only waits for a slot: decide again when one is free.
 	WantsSlot bool
-	// PendingSince is what to pass as DesiredSince next time, for the same digest; zero if nothing is pending.
-	PendingSince time.Time
+	// DesiredSince is what to pass next time, for the same desired digest; zero without one.
+	DesiredSince time.Time
 	// RequeueAfter is when to decide again without an event; 0 for never.
 	RequeueAfter time.Duration
 	// Events to record once the decision is carried out.
@@ -159,10 +161,7 @@ func (d *decider) adopt() bool {
 		if d.Live.Digest == "" && !d.Live.Lost {
 			return d.hold(unread)
 		}
-		d.now.Deployed = Version{Snapshot: d.Live.Snapshot, Digest: d.Live.Digest, References: d.Desired.References}
-		if d.Live.Snapshot == "" {
-			d.now.Deployed.References = References(nil)
-		}
+		d.now.Deployed = Version{Snapshot: d.Live.Snapshot, Digest: d.Live.Digest, References: d.liveReferences()}
 		// A request may have been handled before: were it not, it can be made again.
 		d.now.Good, d.now.Request, d.request = nil, requestID(d.Request), false
 		d.event(EventAdopted, true, "The state of the rotation was missing or changed by another hand; it goes on from what is live.")
@@ -185,6 +184,17 @@ func (d *decider) adopt() bool {
 	}
 	d.now.Failed = slices.DeleteFunc(d.now.Failed, func(digest string) bool { return !madeUnder(digest, d.KeyID) })
 	return false
+}
+
+// liveReferences are taken to be those of now where nobody knows; those of a template without a snapshot are none.
+func (d *decider) liveReferences() string {
+	switch {
+	case d.Live.References != "":
+		return d.Live.References
+	case d.Live.Snapshot == "":
+		return noReferences
+	}
+	return d.Desired.References
 }
 
 // conclude: a rollout that completed makes its version the good one; one that failed goes back.
@@ -212,7 +222,7 @@ func (d *decider) conclude() bool {
 }
 
 var rolledBack = no(v1alpha1.ReasonRotationRolledBack, "The pods did not become ready with the newest secrets, so the server runs with those before. "+
-	"The same values are not tried again by themselves: write working values to the source, or request a rotation with the annotation "+AnnotationRequest+".")
+	"The same values are not tried again by themselves: write working values to the source, or request a rotation with the annotation "+v1alpha1.AnnotationRotateRequestedAt+".")
 
 func (d *decider) unreadable() bool {
 	switch {
@@ -263,7 +273,7 @@ func (d *decider) failedBefore() bool {
 	case d.request || !slices.Contains(d.now.Failed, d.Desired.Digest):
 		return false
 	case d.Live.Lost:
-		return d.hold(lost("The newest values failed before: write working ones to the source, or request a rotation with the annotation " + AnnotationRequest + "."))
+		return d.hold(lost("The newest values failed before: write working ones to the source, or request a rotation with the annotation " + v1alpha1.AnnotationRotateRequestedAt + "."))
 	case d.changed():
 		return d.hold(rolledBack)
 	}
@@ -285,9 +295,9 @@ func (d *decider) manual() bool {
 	case !d.Manual || d.request:
 		return false
 	case d.Live.Lost:
-		return d.hold(lost("Request a rotation with the annotation " + AnnotationRequest + "."))
+		return d.hold(lost("Request a rotation with the annotation " + v1alpha1.AnnotationRotateRequestedAt + "."))
 	}
-	return d.settle(no(v1alpha1.ReasonManualRotationPending, "There are new secrets, and the strategy is Manual: request a rotation with the annotation "+AnnotationRequest+"."))
+	return d.settle(no(v1alpha1.ReasonManualRotationPending, "There are new secrets, and the strategy is Manual: request a rotation with the annotation "+v1alpha1.AnnotationRotateRequestedAt+"."))
 }
 
 // debounce: values that are written one after another are rolled once. A time in the future is of a
@@ -302,10 +312,11 @@ func (d *decider) debounce() bool {
 }
 
 func (d *decider) since() time.Time {
-	if d.DesiredSince.IsZero() || d.DesiredSince.After(d.Now) {
+	since := d.Input.DesiredSince
+	if since.IsZero() || since.After(d.Now) {
 		return d.Now
 	}
-	return d.DesiredSince
+	return since
 }
 
 // backToGood: the sources returned to what most pods still have, which needs no budget and no slot.
@@ -327,7 +338,7 @@ func (d *decider) budget() bool {
 	free := time.Unix(slices.Min(starts), 0).Add(Window)
 	d.RequeueAfter = max(free.Sub(d.Now), time.Second)
 	return d.settle(no(v1alpha1.ReasonRotationThrottled, fmt.Sprintf("The secrets changed too often: %d rotations within %s. The next one starts at %s; see what keeps changing the source, "+
-		"or request a rotation with the annotation %s.", MaxStarts, Window, free.UTC().Format(time.RFC3339), AnnotationRequest)))
+		"or request a rotation with the annotation %s.", MaxStarts, Window, free.UTC().Format(time.RFC3339), v1alpha1.AnnotationRotateRequestedAt)))
 }
 
 // slot: a rotation that is in flight goes on in its slot.
@@ -397,8 +408,8 @@ func (d *decider) finish() Decision {
 	out.State = d.now
 	out.InFlight = InFlight(d.now, d.rollout(d.Action))
 	out.Snapshots = snapshots(d.Live.Snapshot, d.Input.State, d.now)
-	if d.Desired.Digest != "" && d.Desired.Digest != d.now.Deployed.Digest {
-		out.PendingSince = d.since()
+	if d.Desired.Digest != "" {
+		out.DesiredSince = d.since()
 	}
 	return out
 }

@@ -111,23 +111,3 @@ func Short(digest string) string {
 func isHex(s string, length int) bool {
 	return len(s) == length && strings.Trim(s, "0123456789abcdef") == ""
 }
-
-// Source is where a variable's value comes from.
-type Source struct {
-	// Secret is the name of the Secret.
-	Secret string
-	// Key in the Secret.
-	Key string
-}
-
-// References identifies a set of sources by variable name (16 hex digits): it changes with the spec,
-// never with a value.
-func References(sources map[string]Source) string {
-	h := sha256.New()
-	for _, name := range slices.Sorted(maps.Keys(sources)) {
-		write(h, name)
-		write(h, sources[name].Secret)
-		write(h, sources[name].Key)
-	}
-	return hex.EncodeToString(h.Sum(nil))[:shortLen]
-}

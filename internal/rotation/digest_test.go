@@ -119,22 +119,3 @@ func TestKeyNeverPrints(t *testing.T) {
 		t.Error("the placeholder is missing: was anything printed?")
 	}
 }
-
-func TestReferences(t *testing.T) {
-	a := References(map[string]Source{"A": {"s", "k"}})
-	for name, other := range map[string]map[string]Source{
-		"none":     nil,
-		"variable": {"B": {"s", "k"}},
-		"secret":   {"A": {"t", "k"}},
-		"key":      {"A": {"s", "l"}},
-		"shifted":  {"A": {"sk", ""}},
-		"more":     {"A": {"s", "k"}, "B": {"s", "k"}},
-	} {
-		if References(other) == a {
-			t.Errorf("another %s: the same references", name)
-		}
-	}
-	if !isHex(a, shortLen) {
-		t.Errorf("references %q", a)
-	}
-}

@@ -13,18 +13,14 @@ import (
 )
 
 const (
-	// Annotation of the Deployment that carries the State, applied together with the pod template
-	// that it describes: one object, one write, so that no crash can part them.
-	Annotation = "mcpwarden.io/rotation"
-	// AnnotationRequest of the MCPServer asks for a rotation with each new value.
-	AnnotationRequest = "mcpwarden.io/rotate-requested-at"
-
 	// MaxStarts is the most rotations that a server starts by itself in any Window.
 	MaxStarts = 12
 	// Window of the budget.
 	Window = time.Hour
 	// MaxFailed is the most failed digests that are remembered.
 	MaxFailed = 16
+
+	noReferences = "0000000000000000"
 
 	maxState = 4096 // bytes; the largest that Encode writes is smaller
 )
@@ -36,11 +32,12 @@ type Version struct {
 	Snapshot string `json:"snapshot,omitempty"`
 	// Digest of its names and values; empty while unknown.
 	Digest string `json:"digest"`
-	// References that it was made for, see the function.
+	// References identify the variables and their sources that it was made for (16 hex digits).
 	References string `json:"references"`
 }
 
-// State of a server's rotation, from which all is decided.
+// State of a server's rotation, from which all is decided. An annotation of the Deployment carries
+// it, applied together with the pod template that it describes: one write, so that no crash can part them.
 type State struct {
 	// Deployed is what the pod template refers to.
 	Deployed Version `json:"deployed"`
@@ -93,17 +90,17 @@ func Decode(annotation string) (State, error) {
 		return State{}, nil
 	}
 	if len(annotation) > maxState {
-		return State{}, fmt.Errorf("annotation %s: longer than %d bytes", Annotation, maxState)
+		return State{}, fmt.Errorf("longer than %d bytes", maxState)
 	}
 	var s State
 	if err := json.Unmarshal([]byte(annotation), &s); err != nil {
-		return State{}, fmt.Errorf("annotation %s: %w", Annotation, err)
+		return State{}, err
 	}
 	if err := s.check(); err != nil {
-		return State{}, fmt.Errorf("annotation %s: %w", Annotation, err)
+		return State{}, err
 	}
 	if s.Encode() != annotation {
-		return State{}, fmt.Errorf("annotation %s: not as the operator wrote it", Annotation)
+		return State{}, errors.New("not as the operator wrote it")
 	}
 	return s, nil
 }
