@@ -53,13 +53,14 @@ image: ## Build the operator's image with a container engine (IMG=name:tag)
 	$${CONTAINER_TOOL:-docker} build -t $${IMG:-mcp-warden:dev} .
 
 .PHONY: install
-install: ## Install the operator (IMG=reference) into the cluster of the current kubectl context
+install: ## Install the operator (IMG=reference; NAMESPACES=a,b limits it) into the cluster of the current kubectl context
 	@[ -n "$(IMG)" ] || { echo "make install: set IMG to an image that the cluster can pull"; exit 1; }
-	hack/install.sh $(IMG) kubectl
+	hack/install.sh --namespaces=$(NAMESPACES) $(IMG) kubectl
 
 .PHONY: uninstall
 uninstall: ## Remove the operator, the kinds and every MCPServer from the cluster of the current kubectl context
 	kubectl delete --ignore-not-found -k config/default
+	kubectl delete rolebindings,roles --all-namespaces -l mcpwarden.io/limited-install
 
 .PHONY: cluster-down
 cluster-down: ## Take down the local cluster that the demo left

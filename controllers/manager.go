@@ -55,6 +55,8 @@ type Options struct {
 	// ClusterCIDRs are ranges of the cluster that its nodes do not report, such as those of its pods
 	// where the CNI hands addresses out by itself. No cidr egress rule opens them.
 	ClusterCIDRs []netip.Prefix
+	// Namespaces are those that the operator looks at; empty: all. See scope.ParseNamespaces.
+	Namespaces []string
 	// ComponentImage is the operator's own image, which also holds what runs beside servers; empty: nothing does.
 	ComponentImage string
 	// Workers is how many servers are reconciled at the same time.
@@ -74,15 +76,25 @@ func NewManager(config *rest.Config, opts Options) (ctrl.Manager, error) {
 	}
 	opts.Manager.Scheme = scheme
 	opts.Manager.Cache = cacheOptions()
+	opts.BlockedRetry = cmp.Or(opts.BlockedRetry, blockedRetry)
+	closed, err := limit(config, &opts)
+	if err != nil {
+		return nil, fmt.Errorf("limit the operator to its namespaces: %w", err)
+	}
 	// A reconcile must see what the one before it wrote, or it would write it again.
 	opts.Manager.Client = client.Options{Cache: &client.CacheOptions{EnableReadYourWritesConsistency: new(true)}}
 	mgr, err := ctrl.NewManager(config, opts.Manager)
 	if err != nil {
 		return nil, fmt.Errorf("create manager: %w", err)
 	}
+	if closed != nil {
+		if err := mgr.Add(closed); err != nil {
+			return nil, fmt.Errorf("add the watch over namespaces: %w", err)
+		}
+	}
 	r := &MCPServerReconciler{
 		Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Recorder: mgr.GetEventRecorder(plan.FieldManager),
-		Now: time.Now, ClusterDNS: opts.ClusterDNS, ClusterCIDRs: opts.ClusterCIDRs, ComponentImage: opts.ComponentImage, BlockedRetry: cmp.Or(opts.BlockedRetry, blockedRetry),
+		Now: time.Now, ClusterDNS: opts.ClusterDNS, ClusterCIDRs: opts.ClusterCIDRs, ComponentImage: opts.ComponentImage, Namespaces: opts.Namespaces, BlockedRetry: opts.BlockedRetry,
 	}
 	return mgr, r.setUp(mgr, opts.Workers)
 }

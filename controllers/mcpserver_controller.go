@@ -46,6 +46,8 @@ type MCPServerReconciler struct {
 	ClusterDNS types.NamespacedName
 	// ClusterCIDRs are ranges of the cluster that its nodes do not report.
 	ClusterCIDRs []netip.Prefix
+	// Namespaces are those that the operator looks at; empty: all.
+	Namespaces []string
 	// ComponentImage is the operator's own image; empty: nothing runs beside servers.
 	ComponentImage string
 	// BlockedRetry is how long it takes until what somebody else must cure is tried again.

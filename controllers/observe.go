@@ -15,6 +15,7 @@ import (
 
 	"github.com/mcpwarden/mcp-warden/api/v1alpha1"
 	"github.com/mcpwarden/mcp-warden/internal/plan"
+	"github.com/mcpwarden/mcp-warden/internal/scope"
 	"github.com/mcpwarden/mcp-warden/internal/status"
 )
 
@@ -22,7 +23,7 @@ import (
 // +kubebuilder:rbac:groups=discovery.k8s.io,resources=endpointslices,verbs=list;watch,namespace=default
 
 // apiServerService is the Service of the API server.
-var apiServerService = types.NamespacedName{Namespace: corev1.NamespaceDefault, Name: "kubernetes"}
+var apiServerService = types.NamespacedName{Namespace: scope.APIServerNamespace, Name: scope.APIServerService}
 
 // observation is what was seen before anything was changed.
 type observation struct {
@@ -37,7 +38,7 @@ func (o *observation) status(p *plan.Plan) status.Input {
 
 // observe reads, from the cache, what the plan and the status of a server depend on.
 func (r *MCPServerReconciler) observe(ctx context.Context, server *v1alpha1.MCPServer) (*observation, error) {
-	obs := &observation{facts: plan.Facts{ClusterDNS: r.ClusterDNS, ClusterNets: r.ClusterCIDRs}}
+	obs := &observation{facts: plan.Facts{ClusterDNS: r.ClusterDNS, Namespaces: r.Namespaces, ClusterNets: r.ClusterCIDRs}}
 	for _, step := range []func(context.Context, *v1alpha1.MCPServer, *observation) error{
 		r.observeNodes, r.observeAPIServer, r.observeServices, r.observeDeployment, r.observePods,
 	} {
@@ -120,6 +121,9 @@ func (r *MCPServerReconciler) observeAPIServer(ctx context.Context, _ *v1alpha1.
 func (r *MCPServerReconciler) observeServices(ctx context.Context, server *v1alpha1.MCPServer, obs *observation) error {
 	obs.facts.Services = map[types.NamespacedName]plan.Service{}
 	for _, name := range append(plan.ServicesOf(server), r.ClusterDNS) {
+		if obs.facts.Hidden(name) {
+			continue
+		}
 		service := &corev1.Service{}
 		switch err := r.Client.Get(ctx, name, service); {
 		case apierrors.IsNotFound(err):

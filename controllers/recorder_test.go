@@ -1,6 +1,7 @@
 package controllers_test
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"net/http"
@@ -25,6 +26,7 @@ func (r request) writes() bool { return r.verb != "get" && r.verb != "list" && r
 type recorder struct {
 	mu       sync.Mutex
 	requests []request
+	denied   []request
 	hook     func(request) error
 }
 
@@ -43,8 +45,27 @@ func (r *recorder) wrap(next http.RoundTripper) http.RoundTripper {
 			r.requests = append(r.requests, req)
 			r.mu.Unlock()
 		}
-		return next.RoundTrip(in)
+		out, err := next.RoundTrip(in)
+		return out, r.noteDenied(in, out, err)
 	})
+}
+
+// noteDenied records a request that the operator has no right to.
+func (r *recorder) noteDenied(in *http.Request, out *http.Response, err error) error {
+	if err != nil || out.StatusCode != http.StatusForbidden {
+		return err
+	}
+	body, err := io.ReadAll(out.Body)
+	if err != nil {
+		return err
+	}
+	out.Body = io.NopCloser(bytes.NewReader(body))
+	if req, ok := parse(in); ok && strings.Contains(string(body), "cannot "+req.verb+" ") { // not what admission refuses
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.denied = append(r.denied, req)
+	}
+	return nil
 }
 
 type roundTripper func(*http.Request) (*http.Response, error)

@@ -19,8 +19,12 @@ import (
 	"github.com/mcpwarden/mcp-warden/test/apiserver"
 )
 
-// operatorNamespace is where the operator is installed.
-const operatorNamespace = "mcp-warden-system"
+const (
+	// operatorNamespace is where the operator is installed.
+	operatorNamespace = "mcp-warden-system"
+	// operatorAccount is the name of its account there.
+	operatorAccount = "mcp-warden"
+)
 
 // recorders of every operator that a test started.
 var recorders []*recorder
@@ -42,29 +46,47 @@ func installRights(ctx context.Context) error {
 	return eachRightsObject(func(obj client.Object) error { return admin.Create(ctx, obj) })
 }
 
-// asOperator reaches the API server under the operator's own account.
-func asOperator(config *rest.Config) *rest.Config {
+// as reaches the API server under an account of the operator's namespace.
+func as(account string, config *rest.Config) *rest.Config {
 	out := rest.CopyConfig(config)
-	out.Impersonate = rest.ImpersonationConfig{UserName: "system:serviceaccount:" + operatorNamespace + ":mcp-warden"}
+	out.Impersonate = rest.ImpersonationConfig{UserName: "system:serviceaccount:" + operatorNamespace + ":" + account}
 	return out
 }
 
 // eachRightsObject decodes the roles and bindings of config/rbac.
 func eachRightsObject(do func(client.Object) error) error {
-	decoder := serializer.NewCodecFactory(admin.Scheme()).UniversalDeserializer()
-	for _, name := range []string{"role.yaml", "role_binding.yaml"} {
-		raw, err := os.ReadFile(filepath.Join(apiserver.Root(), "config", "rbac", name))
+	manifests, err := configFiles("rbac/role.yaml", "rbac/role_binding.yaml")
+	if err != nil {
+		return err
+	}
+	return eachObject(manifests, do)
+}
+
+// configFiles are manifests of config, put together.
+func configFiles(names ...string) (string, error) {
+	var out strings.Builder
+	for _, name := range names {
+		raw, err := os.ReadFile(filepath.Join(apiserver.Root(), "config", filepath.FromSlash(name)))
 		if err != nil {
-			return err
+			return "", err
 		}
-		for document := range strings.SplitSeq(string(raw), "\n---\n") {
-			obj, _, err := decoder.Decode([]byte(document), nil, nil)
-			if err != nil {
-				return fmt.Errorf("decode %s: %w", name, err)
-			}
-			if err := do(obj.(client.Object)); err != nil {
-				return fmt.Errorf("%s: %w", name, err)
-			}
+		out.WriteString("\n---\n" + string(raw))
+	}
+	return out.String(), nil
+}
+
+func eachObject(manifests string, do func(client.Object) error) error {
+	decoder := serializer.NewCodecFactory(admin.Scheme()).UniversalDeserializer()
+	for document := range strings.SplitSeq("\n"+manifests, "\n---\n") {
+		if strings.TrimSpace(document) == "" {
+			continue
+		}
+		obj, _, err := decoder.Decode([]byte(document), nil, nil)
+		if err != nil {
+			return fmt.Errorf("decode %s: %w", document, err)
+		}
+		if err := do(obj.(client.Object)); err != nil {
+			return fmt.Errorf("%T %s: %w", obj, obj.(client.Object).GetName(), err)
 		}
 	}
 	return nil

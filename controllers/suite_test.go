@@ -114,11 +114,17 @@ type operator struct {
 
 // startOperator starts an operator and waits until its caches are warm.
 func startOperator() (*operator, error) {
+	return startOperatorAs(operatorAccount)
+}
+
+// startOperatorAs starts one under an account, limited to namespaces if some are named.
+func startOperatorAs(account string, namespaces ...string) (*operator, error) {
 	o := &operator{recorder: &recorder{}, done: make(chan error, 1)}
 	recorders = append(recorders, o.recorder)
-	c := asOperator(cluster.Config)
+	c := as(account, cluster.Config)
 	c.Wrap(o.wrap)
 	mgr, err := controllers.NewManager(c, controllers.Options{
+		Namespaces: namespaces,
 		Manager: ctrl.Options{
 			Metrics:    metricsserver.Options{BindAddress: "0"},
 			Controller: config.Controller{SkipNameValidation: new(true)},

@@ -16,6 +16,7 @@ import (
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/mcpwarden/mcp-warden/controllers"
+	"github.com/mcpwarden/mcp-warden/internal/scope"
 )
 
 func main() {
@@ -33,8 +34,9 @@ func run() error {
 		leaderElect = flag.Bool("leader-elect", false, "Let one of several replicas work at a time.")
 		probeAddr   = flag.String("health-probe-bind-address", ":8081", "Address of /healthz and /readyz.")
 		metricsAddr = flag.String("metrics-bind-address", "0", "Address of /metrics, in plain HTTP; 0 turns it off.")
-		clusterDNS  = flag.String("cluster-dns-service", "kube-system/kube-dns", "Namespace and name of the Service that answers DNS queries in the cluster.")
+		clusterDNS  = flag.String("cluster-dns-service", scope.DefaultClusterDNS, "Namespace and name of the Service that answers DNS queries in the cluster.")
 		clusterNets = flag.String("cluster-cidrs", "", "Ranges of the cluster, separated by commas, that no cidr egress rule opens, besides what the nodes report: name those of pods where the CNI hands addresses out by itself.")
+		namespaces  = flag.String("namespaces", "", "Namespaces, separated by commas, whose MCPServers are managed; no other is looked at. Empty: all. hack/install.sh --namespaces gives the rights that go with it.")
 		component   = flag.String("component-image", "", "The operator's own image, which also holds what runs beside servers. Empty: nothing runs beside them.")
 		workers     = flag.Int("workers", 10, "How many servers are reconciled at the same time.")
 	)
@@ -43,9 +45,13 @@ func run() error {
 	flag.Parse()
 	ctrl.SetLogger(zap.New(zap.UseFlagOptions(&logOptions)))
 
-	namespace, name, ok := strings.Cut(*clusterDNS, "/")
-	if !ok {
-		return fmt.Errorf("--cluster-dns-service %q: must be NAMESPACE/NAME, such as kube-system/kube-dns", *clusterDNS)
+	namespace, name, err := scope.ParseClusterDNS(*clusterDNS)
+	if err != nil {
+		return fmt.Errorf("--cluster-dns-service: %w", err)
+	}
+	limitedTo, err := scope.ParseNamespaces(*namespaces)
+	if err != nil {
+		return fmt.Errorf("--namespaces: %w", err)
 	}
 	clusterCIDRs, err := parsePrefixes(*clusterNets)
 	if err != nil {
@@ -69,6 +75,7 @@ func run() error {
 		},
 		ClusterDNS:     types.NamespacedName{Namespace: namespace, Name: name},
 		ClusterCIDRs:   clusterCIDRs,
+		Namespaces:     limitedTo,
 		ComponentImage: *component,
 		Workers:        *workers,
 	})

@@ -227,6 +227,9 @@ func serviceRule(namespace string, rule *v1alpha1.EgressRule, path *field.Path, 
 func findService(name types.NamespacedName, path *field.Path, facts Facts) (Service, *field.Error) {
 	service, ok := facts.Services[name]
 	switch {
+	case facts.Hidden(name):
+		return service, field.Forbidden(path, fmt.Sprintf("Service %s lies outside the namespaces that MCP Warden is limited to here, and may not be read: "+
+			"name its pods in a to.pods rule, or have namespace %s added to the install", name, name.Namespace))
 	case !ok:
 		return service, field.Invalid(path, name.String(), fmt.Sprintf("Service %s does not exist: create it, or correct the name", name))
 	case len(service.Selector) == 0:

@@ -409,3 +409,28 @@ func FuzzPlanEgress(f *testing.F) {
 		}
 	})
 }
+
+// An operator that is limited to namespaces says so, and opens nothing that it may not read.
+func TestEgressBeyondTheOperatorsNamespaces(t *testing.T) {
+	ports := []corev1.ServicePort{servicePort(corev1.ProtocolTCP, 53, intstr.FromInt32(53))}
+	seen := Service{Selector: map[string]string{"app": "any"}, Ports: ports}
+	facts := Facts{ClusterDNS: dns, Namespaces: []string{"agents", "tools"}, Services: map[types.NamespacedName]Service{
+		dns:                                 seen,
+		{Namespace: "tools", Name: "near"}:  seen,
+		{Namespace: "data", Name: "hidden"}: seen, // even if it came to be known
+	}}
+	rules, pending, errs := planEgress(server(
+		egressTo(v1alpha1.EgressTarget{Service: &v1alpha1.ServiceReference{Namespace: "data", Name: "hidden"}}, 53),
+		egressTo(v1alpha1.EgressTarget{Service: &v1alpha1.ServiceReference{Namespace: "data", Name: "missing"}}, 53),
+		egressTo(v1alpha1.EgressTarget{Service: &v1alpha1.ServiceReference{Namespace: "tools", Name: "near"}}, 53),
+	), facts)
+	if len(errs) > 0 || len(rules) != 2 {
+		t.Errorf("%d rules are open, want that of tools/near and that of the DNS: %v", len(rules), errs)
+	}
+	for i, name := range []string{"data/hidden", "data/missing"} {
+		if i >= len(pending) || !strings.Contains(pending[i].Error(), "Service "+name+" lies outside the namespaces that MCP Warden is limited to") ||
+			!strings.Contains(pending[i].Error(), "to.pods") {
+			t.Errorf("pending %v, want rule %d to say what to do about %s", pending, i, name)
+		}
+	}
+}

@@ -5,6 +5,7 @@ package plan
 
 import (
 	"net/netip"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -53,8 +54,16 @@ type Facts struct {
 	Services map[types.NamespacedName]Service
 	// ClusterDNS is the name of the Service that answers DNS queries; it is among Services if it exists.
 	ClusterDNS types.NamespacedName
+	// Namespaces are those that the operator is limited to; empty: all are read.
+	Namespaces []string
 	// Live is what the server's Deployment carries now; nil without one.
 	Live *LiveDeployment
+}
+
+// Hidden tells a Service that an operator limited to namespaces may not read: that it is not among
+// the facts says nothing of whether it exists.
+func (f Facts) Hidden(service types.NamespacedName) bool {
+	return len(f.Namespaces) > 0 && !slices.Contains(f.Namespaces, service.Namespace) && service != f.ClusterDNS
 }
 
 // Node is what a plan needs to know of a node.
