@@ -34,6 +34,8 @@ const (
 	ReasonRolloutFailed = "RolloutFailed"
 	// ReasonEgressTargetNotFound: a Service named by an egress rule, or one of its ports, is not there yet.
 	ReasonEgressTargetNotFound = "EgressTargetNotFound"
+	// ReasonEgressProxyNotReady: the egress proxy of the namespace, which host rules need, does not serve.
+	ReasonEgressProxyNotReady = "EgressProxyNotReady"
 	// ReasonInvalidSpec: the spec passed admission but cannot be met.
 	ReasonInvalidSpec = "InvalidSpec"
 	// ReasonNameConflict: an object of a name that the server needs belongs to somebody else.

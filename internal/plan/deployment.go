@@ -85,7 +85,7 @@ func (b builder) podTemplate() *accorev1.PodTemplateSpecApplyConfiguration {
 		WithDNSPolicy(corev1.DNSClusterFirst).
 		WithSchedulerName(corev1.DefaultSchedulerName).
 		WithTerminationGracePeriodSeconds(gracePeriodSeconds).
-		WithSecurityContext(b.podSecurityContext()).
+		WithSecurityContext(openLowPort(podSecurityContext(b.features), *b.server.Spec.Transport.Port)).
 		WithContainers(b.container(mounts)).
 		WithVolumes(vols...)
 	if slices.Contains(b.features, v1alpha1.PodFeatureUserNamespace) {
@@ -96,6 +96,9 @@ func (b builder) podTemplate() *accorev1.PodTemplateSpecApplyConfiguration {
 	}
 	b.schedule(pod)
 	out := accorev1.PodTemplateSpec().WithLabels(b.labels()).WithSpec(pod)
+	if b.usesEgressProxy() {
+		out.WithAnnotations(map[string]string{AnnotationCredential: b.facts.EgressProxy.Credential})
+	}
 	if b.secrets.Snapshot != "" {
 		out.WithLabels(map[string]string{LabelSnapshot: b.secrets.Label})
 	}
@@ -103,7 +106,7 @@ func (b builder) podTemplate() *accorev1.PodTemplateSpecApplyConfiguration {
 }
 
 // podSecurityContext is the pod's half of the Pod Security Standard "restricted", and more.
-func (b builder) podSecurityContext() *accorev1.PodSecurityContextApplyConfiguration {
+func podSecurityContext(features []v1alpha1.PodFeature) *accorev1.PodSecurityContextApplyConfiguration {
 	out := accorev1.PodSecurityContext().
 		WithRunAsNonRoot(true).
 		WithRunAsUser(userID).
@@ -111,11 +114,15 @@ func (b builder) podSecurityContext() *accorev1.PodSecurityContextApplyConfigura
 		WithFSGroup(userID).
 		WithFSGroupChangePolicy(corev1.FSGroupChangeOnRootMismatch).
 		WithSeccompProfile(accorev1.SeccompProfile().WithType(corev1.SeccompProfileTypeRuntimeDefault))
-	if slices.Contains(b.features, v1alpha1.PodFeatureStrictSupplementalGroups) {
+	if slices.Contains(features, v1alpha1.PodFeatureStrictSupplementalGroups) {
 		out.WithSupplementalGroupsPolicy(corev1.SupplementalGroupsPolicyStrict)
 	}
-	if port := *b.server.Spec.Transport.Port; port < firstFreePort {
-		// A server without capabilities can listen on a low port only where its network namespace lets it.
+	return out
+}
+
+// openLowPort lets a server without capabilities listen on a port below 1024, in its own network.
+func openLowPort(out *accorev1.PodSecurityContextApplyConfiguration, port int32) *accorev1.PodSecurityContextApplyConfiguration {
+	if port < firstFreePort {
 		out.WithSysctls(accorev1.Sysctl().WithName("net.ipv4.ip_unprivileged_port_start").WithValue(strconv.Itoa(int(port))))
 	}
 	return out
@@ -145,6 +152,7 @@ func (b builder) container(mounts []*accorev1.VolumeMountApplyConfiguration) *ac
 	for i := range spec.Env {
 		out.WithEnv(b.envVar(&spec.Env[i]))
 	}
+	out.WithEnv(b.egressEnv()...)
 	return out
 }
 

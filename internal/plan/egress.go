@@ -16,6 +16,7 @@ import (
 	acnetworkingv1 "k8s.io/client-go/applyconfigurations/networking/v1"
 
 	"github.com/mcpwarden/mcp-warden/api/v1alpha1"
+	"github.com/mcpwarden/mcp-warden/internal/egressproxy/access"
 )
 
 // dnsPort is the port of DNS, over UDP and TCP (RFC 1035, RFC 7766).
@@ -58,11 +59,16 @@ func planEgress(server *v1alpha1.MCPServer, facts Facts) (rules []*egressRule, p
 	if server.Spec.Network == nil || stateOf(server) != v1alpha1.StateRunning {
 		return nil, nil, nil
 	}
-	needsDNS := false
+	wantsDNS, wantsProxy := false, false
 	root := field.NewPath("spec", "network", "egress")
 	for i := range server.Spec.Network.Egress {
 		rule, to := &server.Spec.Network.Egress[i], root.Index(i).Child("to")
 		switch {
+		case rule.To.Host != "":
+			wantsProxy = true
+			if err := access.ValidateHostRule(rule.To.Host); err != nil {
+				errs = append(errs, field.Invalid(to.Child("host"), rule.To.Host, err.Error()))
+			}
 		case rule.To.CIDR != "":
 			cidr, err := parseCIDR(rule.To.CIDR, to.Child("cidr"))
 			if err != nil {
@@ -72,16 +78,19 @@ func planEgress(server *v1alpha1.MCPServer, facts Facts) (rules []*egressRule, p
 			out, err := cidrRule(rule, cidr, to.Child("cidr"), facts)
 			rules, pending = appendRule(rules, out, pending, err)
 		case rule.To.Service != nil:
-			needsDNS = true
+			wantsDNS = true
 			out, err := serviceRule(server.Namespace, rule, to.Child("service"), facts)
 			rules, pending = appendRule(rules, out, pending, err)
 		case rule.To.Pods != nil:
-			needsDNS = true
+			wantsDNS = true
 			rules = append(rules, acnetworkingv1.NetworkPolicyEgressRule().
 				WithTo(podPeer(rule.To.Pods)).WithPorts(tcpPorts(rule.Ports)...))
 		}
 	}
-	if needsDNS {
+	if wantsProxy { // and no DNS: the proxy resolves
+		rules = append(rules, egressProxyRule())
+	}
+	if wantsDNS {
 		out, err := dnsRule(root, facts)
 		rules, pending = appendRule(rules, out, pending, err)
 	}
@@ -165,7 +174,18 @@ func prefixSet(prefix netip.Prefix) *netipx.IPSet {
 // closedNets are all the ranges that no cidr rule opens, those of IPv4 behind NAT64 as well: a packet
 // to there ends at the same address.
 func closedNets(facts Facts) []netip.Prefix {
-	out := slices.Clone(neverReachable)
+	out := slices.Concat(neverReachable, clusterNets(facts))
+	for _, net := range out {
+		if net.Addr().Is4() {
+			out = append(out, behindNAT64(net))
+		}
+	}
+	return out
+}
+
+// clusterNets are the ranges of the cluster as far as they are known: of nodes, pods, the API server.
+func clusterNets(facts Facts) []netip.Prefix {
+	var out []netip.Prefix
 	for _, net := range facts.ClusterNets {
 		out = append(out, unmapped(net))
 	}
@@ -177,11 +197,6 @@ func closedNets(facts Facts) []netip.Prefix {
 	for _, addr := range facts.APIServer {
 		addr = addr.Unmap()
 		out = append(out, netip.PrefixFrom(addr, addr.BitLen()))
-	}
-	for _, net := range out {
-		if net.Addr().Is4() {
-			out = append(out, behindNAT64(net))
-		}
 	}
 	return out
 }
@@ -244,11 +259,14 @@ func podsOf(namespace string, service Service) *egressRule {
 		WithPodSelector(acmetav1.LabelSelector().WithMatchLabels(service.Selector)))
 }
 
+// needsDNS is how the message about a missing DNS begins.
+const needsDNS = "service and pods rules need the cluster's DNS: "
+
 // dnsRule opens the pods of the cluster's DNS, and no other resolver.
 func dnsRule(path *field.Path, facts Facts) (*egressRule, *field.Error) {
 	service, err := findService(facts.ClusterDNS, path, facts)
 	if err != nil {
-		err.Detail = "service and pods rules need the cluster's DNS: " + err.Detail
+		err.Detail = needsDNS + err.Detail
 		return nil, err
 	}
 	out := podsOf(facts.ClusterDNS.Namespace, service)

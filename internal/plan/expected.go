@@ -31,6 +31,8 @@ func NewLive(kind string) Live {
 		return &networkingv1.NetworkPolicy{}
 	case "PodDisruptionBudget":
 		return &policyv1.PodDisruptionBudget{}
+	case "Secret":
+		return &corev1.Secret{}
 	case "Service":
 		return &corev1.Service{}
 	case "ServiceAccount":
@@ -50,7 +52,7 @@ func (o Object) Expected(live runtime.Object) runtime.Object {
 		if want.Spec.Replicas == nil {
 			want.Spec.Replicas = live.Spec.Replicas
 		}
-		want.Spec.Template.Annotations = keptAnnotations(live.Spec.Template.Annotations)
+		want.Spec.Template.Annotations = keptAnnotations(want.Spec.Template.Annotations, live.Spec.Template.Annotations)
 		out.Spec = want.Spec
 		expectMeta(&out.ObjectMeta, &want.ObjectMeta)
 		expectAnnotation(&out.ObjectMeta, &want.ObjectMeta, AnnotationStopped)
@@ -73,6 +75,14 @@ func (o Object) Expected(live runtime.Object) runtime.Object {
 		out.Spec = want.Spec
 		expectMeta(&out.ObjectMeta, &want.ObjectMeta)
 		return out
+	case *corev1.Secret:
+		want, out := convert[corev1.Secret](o.Config), live.DeepCopy()
+		out.Data, out.StringData, out.Immutable = want.Data, nil, want.Immutable
+		expectMeta(&out.ObjectMeta, &want.ObjectMeta)
+		for key := range want.Annotations {
+			expectAnnotation(&out.ObjectMeta, &want.ObjectMeta, key)
+		}
+		return out
 	case *corev1.ServiceAccount:
 		want, out := convert[corev1.ServiceAccount](o.Config), live.DeepCopy()
 		out.AutomountServiceAccountToken = want.AutomountServiceAccountToken
@@ -85,15 +95,18 @@ func (o Object) Expected(live runtime.Object) runtime.Object {
 // annotationRestartedAt is how kubectl rollout restart has pods replaced.
 const annotationRestartedAt = "kubectl.kubernetes.io/restartedAt"
 
-// keptAnnotations are those of a pod template that others may set. They are named one by one, because
+// keptAnnotations are those of a pod template that are planned, and those that others may set. The latter are named one by one, because
 // plugins read annotations as they do the spec, and some lower the floor: a second network interface
 // that no NetworkPolicy covers, AppArmor switched off, a container injected.
-func keptAnnotations(live map[string]string) map[string]string {
-	value, ok := live[annotationRestartedAt]
-	if !ok {
-		return nil
+func keptAnnotations(want, live map[string]string) map[string]string {
+	out := maps.Clone(want)
+	if value, ok := live[annotationRestartedAt]; ok {
+		if out == nil {
+			out = map[string]string{}
+		}
+		out[annotationRestartedAt] = value
 	}
-	return map[string]string{annotationRestartedAt: value}
+	return out
 }
 
 // expectMeta puts the planned labels and owner into the metadata of a live object.

@@ -4,6 +4,7 @@
 package plan
 
 import (
+	"cmp"
 	"net/netip"
 	"slices"
 
@@ -56,6 +57,8 @@ type Facts struct {
 	ClusterDNS types.NamespacedName
 	// Namespaces are those that the operator is limited to; empty: all are read.
 	Namespaces []string
+	// EgressProxy is what is known of the egress proxy of the server's namespace.
+	EgressProxy EgressProxyFacts
 	// Live is what the server's Deployment carries now; nil without one.
 	Live *LiveDeployment
 }
@@ -98,6 +101,9 @@ type Plan struct {
 	// Pending says which egress rules the cluster keeps closed for now, and why. Everything else of the
 	// plan stands: a rule that is pending is closed.
 	Pending field.ErrorList
+	// EgressTrouble says what keeps the egress proxy, and so every host rule, from working for now; empty
+	// where nothing does.
+	EgressTrouble string
 	// Held says why the Deployment is not among the objects: it is left as it is, or not created, while
 	// all else of the plan stands. Nil where it is among them.
 	Held *Hold
@@ -129,7 +135,7 @@ func Build(in Input) (*Plan, field.ErrorList) {
 		return nil, errs
 	}
 	b := builder{server: in.Server, facts: in.Facts, secrets: in.Secrets, resources: resources, features: features(in.Server, in.Facts)}
-	p := &Plan{Pending: pending, Held: b.held(), Features: b.features, Resources: resources, Endpoint: endpoint(in.Server)}
+	p := &Plan{Pending: pending, EgressTrouble: b.egressTrouble(), Held: b.held(), Features: b.features, Resources: resources, Endpoint: endpoint(in.Server)}
 	p.Objects = append(p.Objects, Baseline(in.Server.Namespace))
 	p.add("NetworkPolicy", in.Server.Name, in.Server.Namespace, b.networkPolicy(egress))
 	p.add("ServiceAccount", in.Server.Name, in.Server.Namespace, b.serviceAccount())
@@ -149,7 +155,7 @@ func (b builder) held() *Hold {
 	if b.state() != v1alpha1.StateRunning {
 		return nil
 	}
-	return b.secrets.Hold
+	return cmp.Or(b.secrets.Hold, b.egressHold())
 }
 
 func (p *Plan) add(kind, name, namespace string, config runtime.ApplyConfiguration) {

@@ -103,14 +103,14 @@ func conditions(in Input) (ready, reconciling, stalled verdict) {
 		}
 		return ready, verdict{metav1.ConditionFalse, p.Reason, next(p)}, active
 	}
+	why, pending := pendingEgress(in)
 	if held := in.Plan.Held; held != nil { // what runs, if anything, runs another spec
-		message := sentences("No pod is started: "+held.Message, pendingEgress(in))
+		message := sentences("No pod is started: "+held.Message, pending)
 		return verdict{metav1.ConditionFalse, held.Reason, message}, verdict{metav1.ConditionTrue, held.Reason, message}, idle
 	}
 	ready, progress := workload(in)
-	pending := pendingEgress(in)
 	if pending != "" { // what else is wrong is told first
-		ready = verdict{metav1.ConditionFalse, v1alpha1.ReasonEgressTargetNotFound, sentences(ready.message, pending)}
+		ready = verdict{metav1.ConditionFalse, why, sentences(ready.message, pending)}
 	}
 	if progress.reason == v1alpha1.ReasonRolloutFailed {
 		progress.status = metav1.ConditionTrue
@@ -121,7 +121,7 @@ func conditions(in Input) (ready, reconciling, stalled verdict) {
 		reconciling = progress
 	}
 	if pending != "" {
-		reconciling = verdict{metav1.ConditionTrue, v1alpha1.ReasonEgressTargetNotFound, sentences(progress.message, pending)}
+		reconciling = verdict{metav1.ConditionTrue, why, sentences(progress.message, pending)}
 	}
 	return ready, reconciling, stalled
 }
@@ -135,17 +135,24 @@ func next(p *Problem) string {
 	return "It is looked at again every now and then."
 }
 
-// pendingEgress says which egress rules are closed for want of a target. A server that is stopped
-// or quarantined is where it should be without them.
-func pendingEgress(in Input) string {
+// pendingEgress says which egress rules are closed for want of a target or of the egress proxy. A
+// server that is stopped or quarantined is where it should be without them.
+func pendingEgress(in Input) (reason, message string) {
 	if !runs(in) {
-		return ""
+		return "", ""
 	}
 	var messages []string
 	for _, err := range in.Plan.Pending {
 		messages = append(messages, err.Field+": "+err.Detail)
 	}
-	return strings.Join(messages, "; ")
+	reason = v1alpha1.ReasonEgressTargetNotFound
+	if len(messages) == 0 {
+		reason = v1alpha1.ReasonEgressProxyNotReady
+	}
+	if in.Plan.EgressTrouble != "" {
+		messages = append(messages, in.Plan.EgressTrouble)
+	}
+	return reason, strings.Join(messages, "; ")
 }
 
 // sentences puts one message after another, which may be empty or lack its full stop.
