@@ -31,23 +31,25 @@ func TestGolden(t *testing.T) {
 		t.Errorf("%d golden cases, want at least 14", len(cases))
 	}
 	for _, tc := range cases {
-		t.Run(tc.Name, func(t *testing.T) {
-			got := render(t, tc.Input)
-			if *update {
-				if err := os.WriteFile(tc.Output, got, 0o644); err != nil {
-					t.Fatal(err)
-				}
-				return
-			}
-			want, err := os.ReadFile(tc.Output)
-			if err != nil {
-				t.Fatalf("%v: run the tests of this package with -update", err)
-			}
-			if !bytes.Equal(got, want) {
-				t.Errorf("differs from %s; run the tests of this package with -update and look at the difference\n%s",
-					tc.Output, firstLine(string(got), string(want)))
-			}
-		})
+		t.Run(tc.Name, func(t *testing.T) { compareGolden(t, tc.Output, render(t, tc.Input)) })
+	}
+}
+
+func compareGolden(t *testing.T, path string, got []byte) {
+	t.Helper()
+	if *update {
+		if err := os.WriteFile(path, got, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatalf("%v: run the tests of this package with -update", err)
+	}
+	if !bytes.Equal(got, want) {
+		t.Errorf("differs from %s; run the tests of this package with -update and look at the difference\n%s",
+			path, firstLine(string(got), string(want)))
 	}
 }
 
@@ -63,17 +65,25 @@ func render(t *testing.T, in plan.Input) []byte {
 	for _, err := range p.Pending {
 		fmt.Fprintf(&b, "# pending: %v\n", err)
 	}
+	if p.EgressTrouble != "" {
+		fmt.Fprintf(&b, "# egress: %s\n", p.EgressTrouble)
+	}
 	if p.Held != nil {
 		fmt.Fprintf(&b, "# held: %s: %s\n", p.Held.Reason, p.Held.Message)
 	}
-	for _, o := range p.Objects {
+	renderObjects(t, &b, p.Objects)
+	return b.Bytes()
+}
+
+func renderObjects(t *testing.T, b *bytes.Buffer, objects []plan.Object) {
+	t.Helper()
+	for _, o := range objects {
 		raw, err := yaml.Marshal(o.Config)
 		if err != nil {
 			t.Fatal(err)
 		}
-		fmt.Fprintf(&b, "---\n%s", raw)
+		fmt.Fprintf(b, "---\n%s", raw)
 	}
-	return b.Bytes()
 }
 
 func firstLine(got, want string) string {

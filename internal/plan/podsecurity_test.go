@@ -2,9 +2,11 @@ package plan_test
 
 import (
 	"encoding/json"
+	"net/netip"
 	"testing"
 
 	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/pod-security-admission/api"
 	"k8s.io/pod-security-admission/policy"
 
@@ -21,11 +23,20 @@ func TestPodSecurityStandardRestricted(t *testing.T) {
 		api.MajorMinorVersion(1, 33), api.MajorMinorVersion(1, 34), api.MajorMinorVersion(1, 35),
 		api.MajorMinorVersion(1, 36), api.LatestVersion(),
 	}
+	templates := map[string]corev1.PodTemplateSpec{}
 	for _, tc := range cases(t) {
 		tc.Input.Secrets.Hold = nil // judged as it will be
-		template := deploymentOf(t, tc.Input).Spec.Template
+		if !tc.Input.Facts.EgressProxy.Address.IsValid() {
+			tc.Input.Facts.EgressProxy = plan.EgressProxyFacts{Address: netip.MustParseAddr("10.96.7.7"), Credential: "digest"}
+		}
+		templates[tc.Name] = deploymentOf(t, tc.Input).Spec.Template
+	}
+	for _, tc := range egressCases(t) {
+		templates["egress proxy, "+tc.Name] = unpack[appsv1.Deployment](t, egressProxy(t, tc.Input).Objects, "Deployment").Spec.Template
+	}
+	for name, template := range templates {
 		for _, version := range versions {
-			t.Run(tc.Name+"/"+version.String(), func(t *testing.T) {
+			t.Run(name+"/"+version.String(), func(t *testing.T) {
 				results := evaluator.EvaluatePod(api.LevelVersion{Level: api.LevelRestricted, Version: version}, &template.ObjectMeta, &template.Spec)
 				if got := policy.AggregateCheckResults(results); !got.Allowed {
 					t.Errorf("violates the standard: %s", got.ForbiddenDetail())

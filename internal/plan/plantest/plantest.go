@@ -37,25 +37,33 @@ type file struct {
 		State    string                            `json:"state"`
 		Hold     *struct{ Reason, Message string } `json:"hold"`
 	} `json:"secrets"`
-	Facts struct {
-		Nodes []struct {
-			Labels                map[string]string `json:"labels"`
-			Nets                  []netip.Prefix    `json:"nets"`
-			UserNamespaces        bool              `json:"userNamespaces"`
-			DefaultUserNamespaces bool              `json:"defaultUserNamespaces"`
-			StrictGroups          bool              `json:"strictGroups"`
-		} `json:"nodes"`
-		APIServer []netip.Addr `json:"apiServer"`
-		Services  []struct {
-			Name      string               `json:"name"`
-			Namespace string               `json:"namespace"`
-			Selector  map[string]string    `json:"selector"`
-			Ports     []corev1.ServicePort `json:"ports"`
-		} `json:"services"`
-		Live *struct {
-			Replicas int32 `json:"replicas"`
-		} `json:"live"`
-	} `json:"facts"`
+	Facts facts `json:"facts"`
+}
+
+// facts of a case, in either kind of file.
+type facts struct {
+	Nodes []struct {
+		Labels                map[string]string `json:"labels"`
+		Nets                  []netip.Prefix    `json:"nets"`
+		UserNamespaces        bool              `json:"userNamespaces"`
+		DefaultUserNamespaces bool              `json:"defaultUserNamespaces"`
+		StrictGroups          bool              `json:"strictGroups"`
+	} `json:"nodes"`
+	APIServer []netip.Addr `json:"apiServer"`
+	Services  []struct {
+		Name      string               `json:"name"`
+		Namespace string               `json:"namespace"`
+		Selector  map[string]string    `json:"selector"`
+		Ports     []corev1.ServicePort `json:"ports"`
+	} `json:"services"`
+	EgressProxy struct {
+		Address    netip.Addr `json:"address"`
+		Credential string     `json:"credential"`
+		Trouble    string     `json:"trouble"`
+	} `json:"egressProxy"`
+	Live *struct {
+		Replicas int32 `json:"replicas"`
+	} `json:"live"`
 }
 
 // ClusterDNS of every case.
@@ -63,8 +71,43 @@ var ClusterDNS = types.NamespacedName{Namespace: "kube-system", Name: "kube-dns"
 
 // Load reads every case.
 func Load() ([]Case, error) {
+	return load("", func(raw []byte, c *Case) error {
+		in := &file{}
+		err := yaml.UnmarshalStrict(raw, in)
+		c.Input = in.input()
+		return err
+	})
+}
+
+// EgressCase is one golden case of an egress proxy.
+type EgressCase struct {
+	Case
+	Input plan.EgressInput
+}
+
+// LoadEgress reads every case of an egress proxy.
+func LoadEgress() ([]EgressCase, error) {
+	var out []EgressCase
+	_, err := load("egressproxy", func(raw []byte, c *Case) error {
+		in := &struct {
+			Servers     []*v1alpha1.MCPServer `json:"servers"`
+			Credentials map[string]string     `json:"credentials"`
+			Cilium      bool                  `json:"cilium"`
+			Facts       facts                 `json:"facts"`
+		}{}
+		err := yaml.UnmarshalStrict(raw, in)
+		out = append(out, EgressCase{Case: *c, Input: plan.EgressInput{
+			Namespace: "agents", Servers: in.Servers, Credentials: in.Credentials, Cilium: in.Cilium, Facts: in.Facts.facts(),
+			Image: "registry.example/mcp-warden:v1",
+		}})
+		return err
+	})
+	return out, err
+}
+
+func load(folder string, read func(raw []byte, c *Case) error) ([]Case, error) {
 	_, here, _, _ := runtime.Caller(0)
-	paths, err := filepath.Glob(filepath.Join(filepath.Dir(here), "..", "testdata", "*.in.yaml"))
+	paths, err := filepath.Glob(filepath.Join(filepath.Dir(here), "..", "testdata", folder, "*.in.yaml"))
 	if err != nil {
 		return nil, err
 	}
@@ -74,37 +117,41 @@ func Load() ([]Case, error) {
 		if err != nil {
 			return nil, err
 		}
-		in := &file{}
-		if err := yaml.UnmarshalStrict(raw, in); err != nil {
+		stem := strings.TrimSuffix(path, ".in.yaml")
+		cases[i] = Case{Name: filepath.Base(stem), Output: stem + ".out.yaml"}
+		if err := read(raw, &cases[i]); err != nil {
 			return nil, fmt.Errorf("%s: %w", path, err)
 		}
-		stem := strings.TrimSuffix(path, ".in.yaml")
-		cases[i] = Case{Name: filepath.Base(stem), Input: in.input(), Output: stem + ".out.yaml"}
 	}
 	return cases, nil
 }
 
 func (f *file) input() plan.Input {
-	facts := plan.Facts{
-		APIServer: f.Facts.APIServer, Services: map[types.NamespacedName]plan.Service{}, ClusterDNS: ClusterDNS,
-	}
-	for _, node := range f.Facts.Nodes {
-		facts.Nodes = append(facts.Nodes, plan.Node{
-			Labels: node.Labels, Nets: node.Nets, UserNamespaces: support(node.UserNamespaces),
-			DefaultUserNamespaces: support(node.DefaultUserNamespaces), StrictGroups: support(node.StrictGroups),
-		})
-	}
-	for _, service := range f.Facts.Services {
-		facts.Services[types.NamespacedName{Namespace: service.Namespace, Name: service.Name}] = plan.Service{Selector: service.Selector, Ports: service.Ports}
-	}
-	if live := f.Facts.Live; live != nil {
-		facts.Live = &plan.LiveDeployment{Replicas: live.Replicas}
-	}
 	secrets := plan.Secrets{Snapshot: f.Secrets.Snapshot, Label: f.Secrets.Label, State: f.Secrets.State}
 	if hold := f.Secrets.Hold; hold != nil {
 		secrets.Hold = &plan.Hold{Reason: hold.Reason, Message: hold.Message}
 	}
-	return plan.Input{Server: f.Server, Facts: facts, Secrets: secrets}
+	return plan.Input{Server: f.Server, Facts: f.Facts.facts(), Secrets: secrets}
+}
+
+func (f *facts) facts() plan.Facts {
+	out := plan.Facts{
+		APIServer: f.APIServer, Services: map[types.NamespacedName]plan.Service{}, ClusterDNS: ClusterDNS,
+		EgressProxy: plan.EgressProxyFacts{Address: f.EgressProxy.Address, Credential: f.EgressProxy.Credential, Trouble: f.EgressProxy.Trouble},
+	}
+	for _, node := range f.Nodes {
+		out.Nodes = append(out.Nodes, plan.Node{
+			Labels: node.Labels, Nets: node.Nets, UserNamespaces: support(node.UserNamespaces),
+			DefaultUserNamespaces: support(node.DefaultUserNamespaces), StrictGroups: support(node.StrictGroups),
+		})
+	}
+	for _, service := range f.Services {
+		out.Services[types.NamespacedName{Namespace: service.Namespace, Name: service.Name}] = plan.Service{Selector: service.Selector, Ports: service.Ports}
+	}
+	if live := f.Live; live != nil {
+		out.Live = &plan.LiveDeployment{Replicas: live.Replicas}
+	}
+	return out
 }
 
 func support(able bool) plan.Support {
