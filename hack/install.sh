@@ -16,6 +16,7 @@ limited=mcpwarden.io/limited-install # the label of what only a limited install 
 stale=$limited
 manifests=$("$@" kustomize config/default | sed "s#mcp-warden:dev#$image#")
 if [ -n "$namespaces" ]; then
+  "$@" get namespaces ${namespaces//,/ } >/dev/null # before anything is changed
   manifests=$(go run ./hack/scope "$namespaces" <<<"$manifests")
   stale="$limited,$limited!=$(grep -m1 "$limited:" <<<"$manifests" | awk '{print $2}')"
 fi
