@@ -34,6 +34,16 @@ var accepted = []struct{ name, patch string }{
 	{"path with dots in names", spec("transport: {path: /a.b/..c/.well-known/~x}")},
 	{"variables of every kind", spec(`env: [{name: A, value: ""}, {name: _b.c-D, value: "line\nline"}, {name: C, valueFrom: {secretKeyRef: {name: s, key: .dockerconfigjson}}}, {name: D, valueFrom: {configMapKeyRef: {name: c, key: a.b_c-d}}}]`)},
 	{"values of 256 KiB in all", spec("env: " + list(8, "{name: A%d, value: "+strings.Repeat("a", 32768)+"}"))},
+	{"longest name of a variable", spec("env: [{name: " + strings.Repeat("A", 256) + ", value: a}, {name: " + strings.Repeat("B", 253) + ", valueFrom: {secretKeyRef: {name: s, key: k}}}]")},
+	{"secret files of every kind", files(aFile + ", {mountPath: /run/secrets/db-2, secretRef: {name: a.b, keys: [tls.crt, tls.key, .dockerconfigjson, A_b-c]}}, {mountPath: /tmpfiles, secretRef: {name: db, keys: [password]}}")},
+	{"most secret files", spec("secretFiles: " + list(16, "{mountPath: /s%d, secretRef: {name: db, keys: [a]}}"))},
+	{"most keys of a secret file", files("{mountPath: /a, secretRef: {name: " + strings.Repeat("a", 253) + ", keys: " + list(16, "k%d") + "}}")},
+	{"longest key of a secret file", files("{mountPath: /a, secretRef: {name: db, keys: [" + strings.Repeat("k", 253) + "]}}")},
+	{"rotation left empty", rotate("")},
+	{"rotation by its defaults", rotate("strategy: Rolling, debounce: 30s, progressDeadlineSeconds: 300")},
+	{"rotation with the smallest bounds", rotate("strategy: Manual, maxAge: 1m, debounce: 0s, progressDeadlineSeconds: 10")},
+	{"rotation with the largest bounds", rotate("maxAge: 87600h, debounce: 1h, progressDeadlineSeconds: 3600")},
+	{"durations of several units", rotate("maxAge: 2159h59m60s, debounce: 59m60s")},
 	{"quantities as numbers", spec("resources: {requests: {cpu: 1, memory: 134217728}, limits: {cpu: 2, memory: 268435456}}")},
 	{"quantities as strings", spec(`resources: {requests: {cpu: "0.5", memory: 128974848}, limits: {cpu: "1.5", memory: 1.5Gi, ephemeral-storage: 1G}}`)},
 	{"quantities with exponents", spec(`resources: {requests: {cpu: "100e-3"}, limits: {cpu: "1e1", memory: "129e6", ephemeral-storage: "1E9"}}`)},
@@ -84,6 +94,9 @@ spec:
   env:
   - {name: LOG_LEVEL, value: info}
   - {name: GITHUB_TOKEN, valueFrom: {secretKeyRef: {name: github-token, key: token}}}
+  secretFiles:
+  - {mountPath: /run/secrets/db, secretRef: {name: db, keys: [password]}}
+  rotation: {strategy: Rolling, maxAge: 2160h, debounce: 30s, progressDeadlineSeconds: 300}
   filesystem:
     writablePaths: [{path: /var/cache/app, sizeLimit: 128Mi}]
     data:

@@ -24,7 +24,7 @@ type refusal struct {
 func spec(s string) string { return "spec: {" + s + "}" }
 
 var refusals = slices.Concat(
-	namesAndImages, processes, environment, resourceAmounts, filesystems, networks, hosts, selectors, scheduling, shapes)
+	namesAndImages, processes, environment, secretFiles, rotations, resourceAmounts, filesystems, networks, hosts, selectors, scheduling, shapes)
 
 var namesAndImages = []refusal{
 	{"name starting with a digit", "metadata: {name: 1st}", "", "start with a letter"},
@@ -142,6 +142,78 @@ var environment = []refusal{
 	{"ConfigMap with a name that is too long", spec("env: [{name: A, valueFrom: {configMapKeyRef: {name: " + strings.Repeat("c", 254) + ", key: k}}}]"), "spec.env[0].valueFrom.configMapKeyRef.name", "may not be more than 253"},
 	{"optional secret", spec("env: [{name: A, valueFrom: {secretKeyRef: {name: s, key: k, optional: true}}}]"), "spec.env[0].valueFrom.secretKeyRef.optional", "unknown field"},
 	{"variable from a field of the pod", spec("env: [{name: A, valueFrom: {fieldRef: {fieldPath: spec.nodeName}}}]"), "spec.env[0].valueFrom.fieldRef", "unknown field"},
+}
+
+func files(s string) string  { return spec("secretFiles: [" + s + "]") }
+func rotate(s string) string { return spec("rotation: {" + s + "}") }
+
+const (
+	aFile    = "{mountPath: /run/secrets/db, secretRef: {name: db, keys: [password]}}"
+	fileKeys = "spec.secretFiles[0].secretRef.keys"
+)
+
+var secretFiles = []refusal{
+	{"secret file without a folder", files("{secretRef: {name: db, keys: [a]}}"), "spec.secretFiles[0].mountPath", "Required value"},
+	{"secret file without a Secret", files("{mountPath: /a}"), "spec.secretFiles[0].secretRef", "Required value"},
+	{"secret file of a Secret without a name", files("{mountPath: /a, secretRef: {keys: [a]}}"), "spec.secretFiles[0].secretRef.name", "Required value"},
+	{"secret file of a Secret with an empty name", files("{mountPath: /a, secretRef: {name: '', keys: [a]}}"), "spec.secretFiles[0].secretRef.name", "at least 1 chars long"},
+	{"secret file of another namespace", files("{mountPath: /a, secretRef: {name: other/db, keys: [a]}}"), "spec.secretFiles[0].secretRef.name", "must be an object name"},
+	{"secret file of a namespace field", files("{mountPath: /a, secretRef: {name: db, namespace: other, keys: [a]}}"), "spec.secretFiles[0].secretRef.namespace", "unknown field"},
+	{"secret file with every key", files("{mountPath: /a, secretRef: {name: db}}"), fileKeys, "Required value"},
+	{"secret file without keys", files("{mountPath: /a, secretRef: {name: db, keys: []}}"), fileKeys, "at least 1 items"},
+	{"secret file with too many keys", files("{mountPath: /a, secretRef: {name: db, keys: " + list(17, "k%d") + "}}"), fileKeys, "must have at most 16 items"},
+	{"secret file with a key twice", files("{mountPath: /a, secretRef: {name: db, keys: [a, a]}}"), fileKeys + "[1]", "Duplicate value"},
+	{"secret file with an empty key", files("{mountPath: /a, secretRef: {name: db, keys: ['']}}"), fileKeys + "[0]", "at least 1 chars long"},
+	{"secret file with a key that climbs", files("{mountPath: /a, secretRef: {name: db, keys: [..]}}"), fileKeys + "[0]", "not starting with '..'"},
+	{"secret file with a key of the kubelet's", files("{mountPath: /a, secretRef: {name: db, keys: [..data]}}"), fileKeys + "[0]", "not starting with '..'"},
+	{"secret file with a key .", files("{mountPath: /a, secretRef: {name: db, keys: [.]}}"), fileKeys + "[0]", "not '.'"},
+	{"secret file with a path as key", files("{mountPath: /a, secretRef: {name: db, keys: [a/b]}}"), fileKeys + "[0]", "must be a data key"},
+	{"secret file with a key with a newline", files(`{mountPath: /a, secretRef: {name: db, keys: ["a\n"]}}`), fileKeys + "[0]", "must be a data key"},
+	{"secret file with a key that is too long", files("{mountPath: /a, secretRef: {name: db, keys: [" + strings.Repeat("k", 254) + "]}}"), fileKeys + "[0]", "may not be more than 253"},
+	{"secret file in a relative folder", files("{mountPath: run/secrets, secretRef: {name: db, keys: [a]}}"), "spec.secretFiles[0].mountPath", "must be an absolute path"},
+	{"secret file in a folder that climbs", files("{mountPath: /run/../etc, secretRef: {name: db, keys: [a]}}"), "spec.secretFiles[0].mountPath", "no '.', '..' or empty element"},
+	{"secret file in the root", files("{mountPath: /, secretRef: {name: db, keys: [a]}}"), "spec.secretFiles[0].mountPath", "at least 2 chars long"},
+	{"secret file in a folder that is too long", files("{mountPath: /" + strings.Repeat("a", 256) + ", secretRef: {name: db, keys: [a]}}"), "spec.secretFiles[0].mountPath", "may not be more than 256"},
+	{"secret file in the account's folder", files("{mountPath: /run/secrets/kubernetes.io, secretRef: {name: db, keys: [a]}}"), "spec.secretFiles[0].mountPath", "belong to the runtime"},
+	{"secret file in /proc", files("{mountPath: /proc/db, secretRef: {name: db, keys: [a]}}"), "spec.secretFiles[0].mountPath", "belong to the runtime"},
+	{"secret file over /tmp", files("{mountPath: /tmp, secretRef: {name: db, keys: [a]}}"), "spec.secretFiles", "must be mounted outside /tmp"},
+	{"secret file within /tmp", files("{mountPath: /tmp/db, secretRef: {name: db, keys: [a]}}"), "spec.secretFiles", "must be mounted outside /tmp"},
+	{"secret files in one folder", files(aFile + ", {mountPath: /run/secrets/db, secretRef: {name: other, keys: [a]}}"), "spec.secretFiles[1]", "Duplicate value"},
+	{"secret files inside one another", files(aFile + ", {mountPath: /run/secrets, secretRef: {name: other, keys: [a]}}"), "spec.secretFiles", "not inside one another"},
+	{"too many secret files", spec("secretFiles: " + list(17, "{mountPath: /s%d, secretRef: {name: db, keys: [a]}}")), "spec.secretFiles", "must have at most 16 items"},
+	{"secret file with a mode", files("{mountPath: /a, secretRef: {name: db, keys: [a]}, mode: 511}"), "spec.secretFiles[0].mode", "unknown field"},
+	{"optional secret file", files("{mountPath: /a, secretRef: {name: db, keys: [a], optional: true}}"), "spec.secretFiles[0].secretRef.optional", "unknown field"},
+	{"secret files as an object", spec("secretFiles: {}"), "spec.secretFiles", "must be of type array"},
+	{"variable of a Secret with a name that is no key", spec("env: [{name: " + strings.Repeat("A", 254) + ", valueFrom: {secretKeyRef: {name: s, key: k}}}]"), "spec.env[0]", "at most 253 characters: it becomes a key of a Secret"},
+}
+
+var rotations = []refusal{
+	{"rotation by a strategy that is none", rotate("strategy: Recreate"), "spec.rotation.strategy", `supported values: "Rolling", "Manual"`},
+	{"rotation by a strategy in lower case", rotate("strategy: manual"), "spec.rotation.strategy", `supported values: "Rolling", "Manual"`},
+	{"rotation by an empty strategy", rotate("strategy: ''"), "spec.rotation.strategy", `supported values: "Rolling", "Manual"`},
+	{"rotation with an interval", rotate("interval: 24h"), "spec.rotation.interval", "unknown field"},
+	{"age too short", rotate("maxAge: 59s"), "spec.rotation.maxAge", "from 1m to 87600h"},
+	{"age 0", rotate("maxAge: 0s"), "spec.rotation.maxAge", "from 1m to 87600h"},
+	{"age negative", rotate("maxAge: -1h"), "spec.rotation.maxAge", "from 1m to 87600h"},
+	{"age too long", rotate("maxAge: 87600h1s"), "spec.rotation.maxAge", "from 1m to 87600h"},
+	{"age in days", rotate("maxAge: 90d"), "spec.rotation.maxAge", "such as 2160h for 90 days"},
+	{"age in milliseconds", rotate("maxAge: 90000000ms"), "spec.rotation.maxAge", "hours, minutes and seconds"},
+	{"age with a fraction", rotate("maxAge: 1.5h"), "spec.rotation.maxAge", "hours, minutes and seconds"},
+	{"age without a unit", rotate("maxAge: '2160'"), "spec.rotation.maxAge", "must be a duration"},
+	{"age that is a number", rotate("maxAge: 2160"), "spec.rotation.maxAge", "must be of type string"},
+	{"age that is empty", rotate("maxAge: ''"), "spec.rotation.maxAge", "must be a duration"},
+	{"age with a newline", rotate(`maxAge: "2160h\n"`), "spec.rotation.maxAge", "must be a duration"},
+	{"age of too many characters", rotate("maxAge: " + strings.Repeat("1h", 17)), "spec.rotation.maxAge", "may not be more than 32"},
+	{"age beyond every number", rotate("maxAge: 99999999h"), "spec.rotation.maxAge", "from 1m to 87600h"},
+	{"debounce too long", rotate("debounce: 1h1s"), "spec.rotation.debounce", "from 0s to 1h"},
+	{"debounce negative", rotate("debounce: -1s"), "spec.rotation.debounce", "from 0s to 1h"},
+	{"debounce in milliseconds", rotate("debounce: 500ms"), "spec.rotation.debounce", "hours, minutes and seconds"},
+	{"debounce that is a number", rotate("debounce: 30"), "spec.rotation.debounce", "must be of type string"},
+	{"debounce of too many characters", rotate("debounce: " + strings.Repeat("1s", 17)), "spec.rotation.debounce", "may not be more than 32"},
+	{"debounce beyond every number", rotate("debounce: 99999999h"), "spec.rotation.debounce", "from 0s to 1h"},
+	{"deadline too short", rotate("progressDeadlineSeconds: 9"), "spec.rotation.progressDeadlineSeconds", "greater than or equal to 10"},
+	{"deadline too long", rotate("progressDeadlineSeconds: 3601"), "spec.rotation.progressDeadlineSeconds", "less than or equal to 3600"},
+	{"deadline as a duration", rotate("progressDeadlineSeconds: 5m"), "spec.rotation.progressDeadlineSeconds", "must be of type integer"},
 }
 
 var resourceAmounts = []refusal{
