@@ -28,8 +28,9 @@ type Dated struct {
 }
 
 // Age judges sources by their times: Expired, TooOld where maxAge is more than zero, Unknown where
-// maxAge is set and a source has no time, else Current. It also says after how long the verdict
-// turns by the mere passing of time: 0 for never. A change in the future counts as one of now.
+// maxAge is set and a source has no time, else Current. It also says after how long to judge
+// again, because the verdict turns by the mere passing of time: 0 for never. A change in the future
+// is of a clock that was wrong, and counts as one of now: the caller does well to correct it.
 func Age(sources []Dated, maxAge time.Duration, now time.Time) (Verdict, time.Duration) {
 	var expired, old, undated []Dated
 	var turns time.Time

@@ -46,8 +46,8 @@ type Live struct {
 	Snapshot string
 	// References that snapshot was made for; empty if that is unknown.
 	References string
-	// Digest of that snapshot's contents (of nothing, where there is none) under the present key. Asked
-	// for only where NeedsContents says so; empty where it cannot be read.
+	// Digest of that snapshot's contents (of nothing, where there is none) under the present key. It
+	// counts for more than the state, and must be given where NeedsContents says so; empty where it is not known.
 	Digest string
 	// GoodDigest is the same for the snapshot of State.Good.
 	GoodDigest string
@@ -156,34 +156,45 @@ func (d *decider) first() bool {
 
 // adopt: what the state does not tell, or tells in digests of a lost key, is taken from what is live.
 func (d *decider) adopt() bool {
+	if same := d.now.Good; same != nil && d.Live.Lost && same.Snapshot == d.now.Deployed.Snapshot {
+		d.Live.GoodLost = true
+	}
 	unread := unknown("The snapshot in use cannot be read; the server is left as it is until it can be.")
 	if unfit(d.now, d.Live.Snapshot) {
 		if d.Live.Digest == "" && !d.Live.Lost {
 			return d.hold(unread)
 		}
 		d.now.Deployed = Version{Snapshot: d.Live.Snapshot, Digest: d.Live.Digest, References: d.liveReferences()}
-		// A request may have been handled before: were it not, it can be made again.
-		d.now.Good, d.now.Request, d.request = nil, requestID(d.Request), false
+		d.now.Good = nil
+		d.request = d.request && d.Live.Lost // else it may have been handled before; were it not, it can be made again
+		if !d.request {
+			d.now.Request = requestID(d.Request)
+		}
 		d.event(EventAdopted, true, "The state of the rotation was missing or changed by another hand; it goes on from what is live.")
 	}
-	deployed, good := &d.now.Deployed, d.now.Good
-	if good != nil && !d.Live.GoodLost && !madeUnder(good.Digest, d.KeyID) {
-		if good.Snapshot == deployed.Snapshot {
-			d.Live.GoodDigest = d.Live.Digest
-		}
-		if d.Live.GoodDigest == "" && !d.Live.Lost {
-			return d.hold(unread)
-		}
-		good.Digest = d.Live.GoodDigest
+	if !d.read(&d.now.Deployed, d.Live.Digest, d.Live.Lost) {
+		return d.hold(unread)
 	}
-	if !d.Live.Lost && !madeUnder(deployed.Digest, d.KeyID) {
-		if d.Live.Digest == "" {
+	if good := d.now.Good; good != nil {
+		contents := d.Live.GoodDigest
+		if good.Snapshot == d.now.Deployed.Snapshot {
+			contents = d.Live.Digest
+		}
+		if !d.read(good, contents, d.Live.GoodLost) {
 			return d.hold(unread)
 		}
-		deployed.Digest = d.Live.Digest
 	}
 	d.now.Failed = slices.DeleteFunc(d.now.Failed, func(digest string) bool { return !madeUnder(digest, d.KeyID) })
 	return false
+}
+
+// read gives a version the digest of its contents, where that is known: it is the truth. False says
+// that what is there cannot be compared.
+func (d *decider) read(v *Version, contents string, lost bool) bool {
+	if contents != "" && !lost {
+		v.Digest = contents
+	}
+	return lost || madeUnder(v.Digest, d.KeyID)
 }
 
 // liveReferences are taken to be those of now where nobody knows; those of a template without a snapshot are none.
@@ -200,7 +211,7 @@ func (d *decider) liveReferences() string {
 // conclude: a rollout that completed makes its version the good one; one that failed goes back.
 func (d *decider) conclude() bool {
 	deployed, good := d.now.Deployed, d.now.Good
-	if good != nil && (d.Live.GoodLost || good.Digest == "" || d.Live.Lost && good.Snapshot == deployed.Snapshot) {
+	if good != nil && d.Live.GoodLost {
 		d.now.Good, good = nil, nil
 	}
 	switch {
@@ -212,7 +223,12 @@ func (d *decider) conclude() bool {
 		d.now.forgive(deployed.Digest)
 	case d.Live.Rollout == Failed && good != nil && good.Digest != deployed.Digest &&
 		good.References == deployed.References && good.References == d.Desired.References:
-		d.now.fail(deployed.Digest)
+		if !d.Live.Lost { // else it is not the values that failed
+			d.now.fail(deployed.Digest)
+		}
+		if d.Desired.Digest == deployed.Digest {
+			d.handled() // it was asked for before it failed
+		}
 		d.now.Deployed = *good
 		d.Action = RollBack
 		d.event(EventRolledBack, true, "The pods did not become ready with the new secrets; the server goes back to those before.")
