@@ -8,6 +8,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -21,6 +22,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/wait"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -29,38 +31,49 @@ import (
 
 const (
 	serverPort = 8080
+	// operatorNamespace is where the operator is installed.
+	operatorNamespace = "mcp-warden-system"
 	// deadline of everything that is waited for.
 	deadline = 2 * time.Minute
 )
 
 // k8s reaches the cluster as an administrator.
-var k8s client.Client
+var k8s client.WithWatch
+
+// restConfig is what it reaches it with.
+var restConfig *rest.Config
 
 func TestMain(m *testing.M) {
-	if err := connect(); err != nil {
+	config, err := connect()
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "e2e: run hack/e2e.sh, which brings the cluster up:", err)
 		os.Exit(1)
 	}
-	os.Exit(m.Run())
+	flag.Parse()
+	if err := flag.Set("test.parallel", "8"); err != nil { // tests mostly wait
+		panic(err)
+	}
+	restConfig = config
+	os.Exit(listened(config, m.Run))
 }
 
-func connect() error {
-	for _, name := range []string{"KUBECONFIG", "E2E_LOCALCLUSTER", "E2E_CLUSTER", "TESTBED_IMAGE", "SERVER_IMAGE"} {
+func connect() (*rest.Config, error) {
+	for _, name := range []string{"KUBECONFIG", "E2E_LOCALCLUSTER", "E2E_CLUSTER", "TESTBED_IMAGE", "SERVER_IMAGE", "E2E_MANAGER"} {
 		if os.Getenv(name) == "" {
-			return fmt.Errorf("%s is not set", name)
+			return nil, fmt.Errorf("%s is not set", name)
 		}
 	}
 	config, err := clientcmd.BuildConfigFromFlags("", os.Getenv("KUBECONFIG"))
 	if err != nil {
-		return err
+		return nil, err
 	}
 	config.QPS = -1
 	scheme := runtime.NewScheme()
 	if err := errors.Join(clientgoscheme.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)); err != nil {
-		return err
+		return nil, err
 	}
-	k8s, err = client.New(config, client.Options{Scheme: scheme})
-	return err
+	k8s, err = client.NewWithWatch(config, client.Options{Scheme: scheme})
+	return config, err
 }
 
 // newNamespace makes a namespace that enforces the restricted Pod Security Standard, for one test.
@@ -112,24 +125,32 @@ func change(t *testing.T, server *v1alpha1.MCPServer, f func(*v1alpha1.MCPServer
 // waitReason waits until Ready is True for this reason and about this spec, and nothing is under way.
 func waitReason(t *testing.T, server *v1alpha1.MCPServer, reason string) {
 	t.Helper()
-	eventually(t, func(ctx context.Context) error {
-		if err := k8s.Get(ctx, client.ObjectKeyFromObject(server), server); err != nil {
-			return err
-		}
-		ready := meta.FindStatusCondition(server.Status.Conditions, v1alpha1.ConditionReady)
-		if ready == nil || ready.Status != metav1.ConditionTrue || ready.Reason != reason || ready.ObservedGeneration != server.Generation ||
-			!meta.IsStatusConditionFalse(server.Status.Conditions, v1alpha1.ConditionReconciling) {
-			return fmt.Errorf("MCPServer %s is not %s: %+v", server.Name, reason, server.Status.Conditions)
-		}
-		return nil
-	})
+	eventually(t, func(ctx context.Context) error { return hasReason(ctx, server, reason) })
+}
+
+func hasReason(ctx context.Context, server *v1alpha1.MCPServer, reason string) error {
+	if err := k8s.Get(ctx, client.ObjectKeyFromObject(server), server); err != nil {
+		return err
+	}
+	ready := meta.FindStatusCondition(server.Status.Conditions, v1alpha1.ConditionReady)
+	if ready == nil || ready.Status != metav1.ConditionTrue || ready.Reason != reason || ready.ObservedGeneration != server.Generation ||
+		!meta.IsStatusConditionFalse(server.Status.Conditions, v1alpha1.ConditionReconciling) {
+		return fmt.Errorf("MCPServer %s is not %s: %+v", server.Name, reason, server.Status.Conditions)
+	}
+	return nil
 }
 
 // eventually repeats a check until it passes or the deadline is over.
 func eventually(t *testing.T, check func(context.Context) error) {
 	t.Helper()
+	within(t, deadline, check)
+}
+
+// within repeats a check until it passes or patience is over.
+func within(t *testing.T, patience time.Duration, check func(context.Context) error) {
+	t.Helper()
 	var last error
-	err := wait.PollUntilContextTimeout(t.Context(), 250*time.Millisecond, deadline, true, func(ctx context.Context) (bool, error) {
+	err := wait.PollUntilContextTimeout(t.Context(), 250*time.Millisecond, patience, true, func(ctx context.Context) (bool, error) {
 		last = check(ctx)
 		return last == nil, nil
 	})

@@ -2,6 +2,11 @@
 // the tools and calls one of them, and says on each line what it did.
 //
 //	mcpclient [-timeout 10s] URL TOOL [ARGUMENTS]
+//
+// With -loop it calls servers over and over, until it is ended, and answers at that address with what
+// came of it:
+//
+//	mcpclient -loop :7001 [-timeout 10s] [-pause 1s] URL...
 package main
 
 import (
@@ -20,7 +25,13 @@ import (
 
 func main() {
 	timeout := flag.Duration("timeout", 10*time.Second, "how long all of it may take")
+	address := flag.String("loop", "", "where to tell of calls that are made over and over")
+	pause := flag.Duration("pause", time.Second, "between two calls of one server")
 	flag.Parse()
+	if *address != "" {
+		fmt.Fprintln(os.Stderr, "mcpclient:", loop(*address, *timeout, *pause, flag.Args()))
+		os.Exit(1)
+	}
 	if err := run(*timeout, flag.Args()); err != nil {
 		fmt.Fprintln(os.Stderr, "mcpclient:", err)
 		os.Exit(1)

@@ -12,19 +12,23 @@ import (
 
 // attempts by name; each takes its own arguments and says what came of it.
 var attempts = map[string]func(args []string) (string, error){
-	"status": processStatus,
-	"write":  write,
-	"read":   read,
-	"fill":   fill,
-	"setuid": setuid,
-	"userns": userNamespace,
-	"mount":  mount,
-	"mknod":  mknod,
-	"dial":   dial,
-	"lookup": lookUp,
-	"get":    get,
-	"serve":  serve,
-	"linger": linger,
+	"status":     processStatus,
+	"write":      write,
+	"read":       read,
+	"fill":       fill,
+	"setuid":     setuid,
+	"userns":     userNamespace,
+	"mount":      mount,
+	"mknod":      mknod,
+	"dial":       dial,
+	"lookup":     lookUp,
+	"get":        get,
+	"serve":      serve,
+	"linger":     linger,
+	"credential": credential,
+	"env":        env,
+	"file":       file,
+	"follow":     follow,
 }
 
 func main() {

@@ -63,7 +63,7 @@ func get(args []string) (string, error) {
 		return "", err
 	}
 	defer response.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(response.Body, 4096))
+	body, err := io.ReadAll(io.LimitReader(response.Body, 64<<10))
 	return fmt.Sprintf("%s %s", response.Status, body), err
 }
 
