@@ -64,7 +64,7 @@ type pair struct {
 // written, so that a conflict leaves nothing half-applied; then the objects are written in the order
 // of the plan, isolation first, and what is no longer planned is removed. Where the server is up
 // already, a conflict over one name must not leave the others unguarded.
-func (r *MCPServerReconciler) apply(ctx context.Context, server *v1alpha1.MCPServer, p *plan.Plan, obs *observation) error {
+func (r *MCPServerReconciler) apply(ctx context.Context, server *v1alpha1.MCPServer, p *plan.Plan, obs *observation, secrets *decision) error {
 	var pairs []pair
 	var conflict error
 	for _, o := range p.Objects {
@@ -81,7 +81,13 @@ func (r *MCPServerReconciler) apply(ctx context.Context, server *v1alpha1.MCPSer
 	if conflict != nil && obs.deployment == nil {
 		return conflict
 	}
-	for _, pair := range pairs {
+	workload := slices.IndexFunc(pairs, func(pair pair) bool { return pair.planned.Kind == "Deployment" })
+	for i, pair := range pairs {
+		if i == workload { // what its pods read must be there first
+			if err := r.copySecrets(ctx, server, secrets); err != nil {
+				return err
+			}
+		}
 		applied, err := r.applyOne(ctx, server, pair)
 		if err != nil {
 			return fmt.Errorf("apply %s: %w", pair.planned.Kind, err)
@@ -92,6 +98,14 @@ func (r *MCPServerReconciler) apply(ctx context.Context, server *v1alpha1.MCPSer
 	}
 	if conflict != nil {
 		return conflict
+	}
+	if workload < 0 { // the pods that run, if any, read their files none the less
+		if err := r.copyFiles(ctx, server, secrets); err != nil {
+			return err
+		}
+	}
+	if err := r.collect(ctx, server, obs, secrets); err != nil {
+		return err
 	}
 	return r.prune(ctx, server, p)
 }

@@ -4,8 +4,10 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"net/netip"
 	"reflect"
+	"strings"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -13,11 +15,13 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	policyv1 "k8s.io/api/policy/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
+	toolscache "k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/util/workqueue"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
@@ -38,6 +42,10 @@ const (
 	podServerIndex = "mcpwarden.io/server"
 	// serverServiceIndex finds MCPServers by the Services that their egress rules name.
 	serverServiceIndex = "mcpwarden.io/egress-service"
+	// serverSecretIndex finds MCPServers by the Secrets that they name.
+	serverSecretIndex = "mcpwarden.io/source-secret"
+	// secretServerIndex finds the Secrets that the operator made for an MCPServer.
+	secretServerIndex = "mcpwarden.io/server"
 )
 
 // Events are recorded, and a leader is elected, with these rights; the election still writes events
@@ -59,6 +67,10 @@ type Options struct {
 	Namespaces []string
 	// ComponentImage is the operator's own image, which also holds what runs beside servers; empty: nothing does.
 	ComponentImage string
+	// Namespace of the operator itself, where it keeps the key of all digests.
+	Namespace string
+	// MaxRotations is how many servers may be in the middle of a rotation at the same time; 10 if zero.
+	MaxRotations int
 	// Workers is how many servers are reconciled at the same time.
 	Workers int
 	// BlockedRetry is how long it takes until what somebody else must cure is tried again; 30 s if zero.
@@ -93,7 +105,10 @@ func NewManager(config *rest.Config, opts Options) (ctrl.Manager, error) {
 		}
 	}
 	r := &MCPServerReconciler{
-		Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Recorder: mgr.GetEventRecorder(plan.FieldManager),
+		sources:   newSources(mgr.GetClient(), mgr.GetAPIReader()),
+		digestKey: &digestKey{live: mgr.GetAPIReader(), writer: mgr.GetClient(), namespace: opts.Namespace},
+		slots:     &slots{limit: cmp.Or(opts.MaxRotations, maxRotations), taken: map[types.NamespacedName]bool{}},
+		Client:    mgr.GetClient(), Live: mgr.GetAPIReader(), Recorder: mgr.GetEventRecorder(plan.FieldManager),
 		Now: time.Now, ClusterDNS: opts.ClusterDNS, ClusterCIDRs: opts.ClusterCIDRs, ComponentImage: opts.ComponentImage, Namespaces: opts.Namespaces, BlockedRetry: opts.BlockedRetry,
 	}
 	return mgr, r.setUp(mgr, opts.Workers)
@@ -113,6 +128,8 @@ func cacheOptions() cache.Options {
 			&networkingv1.NetworkPolicy{}:   ours,
 			&policyv1.PodDisruptionBudget{}: ours,
 			&corev1.Pod{}:                   pods,
+			&appsv1.ReplicaSet{}:            ours,
+			&corev1.Secret{}:                {Transform: transformSecret},
 			&corev1.Node{}:                  {Transform: transformNode},
 			&corev1.Service{}:               {Transform: transformService},
 			&discoveryv1.EndpointSlice{}: {
@@ -132,6 +149,27 @@ func transformPod(in any) (any, error) {
 	pod.ManagedFields, pod.Annotations = nil, nil
 	pod.Spec = corev1.PodSpec{NodeName: pod.Spec.NodeName}
 	return pod, nil
+}
+
+// transformSecret keeps what says whose a Secret is. Values never come by a watch: where one asks for
+// them by mistake, it fails.
+func transformSecret(in any) (any, error) {
+	secret, ok := in.(*metav1.PartialObjectMetadata)
+	if !ok {
+		if _, tombstone := in.(toolscache.DeletedFinalStateUnknown); tombstone {
+			return in, nil
+		}
+		return nil, fmt.Errorf("Secrets are watched by metadata alone, and this is a %T", in)
+	}
+	secret.ManagedFields = nil
+	maps.DeleteFunc(secret.Labels, func(key, _ string) bool { return !isKept(key) })
+	maps.DeleteFunc(secret.Annotations, func(key, _ string) bool { return !isKept(key) })
+	return secret, nil
+}
+
+// isKept tells whether a label or an annotation says whose a Secret is.
+func isKept(key string) bool {
+	return key == plan.LabelManagedBy || strings.HasPrefix(key, "mcpwarden.io/") || strings.HasPrefix(key, "cert-manager.io/")
 }
 
 func transformNode(in any) (any, error) {
@@ -166,6 +204,22 @@ func (r *MCPServerReconciler) setUp(mgr ctrl.Manager, workers int) error {
 	}); err != nil {
 		return fmt.Errorf("index pods: %w", err)
 	}
+	if err := indexer.IndexField(context.Background(), &appsv1.Deployment{}, rotatingIndex, rotatingOf); err != nil {
+		return fmt.Errorf("index Deployments: %w", err)
+	}
+	if err := indexer.IndexField(context.Background(), secretMeta(), secretServerIndex, func(o client.Object) []string {
+		if o.GetLabels()[plan.LabelManagedBy] != plan.ManagedBy {
+			return nil
+		}
+		return []string{o.GetLabels()[plan.LabelServer]}
+	}); err != nil {
+		return fmt.Errorf("index Secrets: %w", err)
+	}
+	if err := indexer.IndexField(context.Background(), &v1alpha1.MCPServer{}, serverSecretIndex, func(o client.Object) []string {
+		return plan.SecretsOf(&o.(*v1alpha1.MCPServer).Spec)
+	}); err != nil {
+		return fmt.Errorf("index MCPServers: %w", err)
+	}
 	if err := indexer.IndexField(context.Background(), &v1alpha1.MCPServer{}, serverServiceIndex, func(o client.Object) []string {
 		return serviceNames(o.(*v1alpha1.MCPServer))
 	}); err != nil {
@@ -176,7 +230,7 @@ func (r *MCPServerReconciler) setUp(mgr ctrl.Manager, workers int) error {
 	asCreated := builder.WithPredicates(predicate.Funcs{CreateFunc: func(e event.CreateEvent) bool { return e.Object.GetGeneration() > 1 }})
 	everyServer := handler.EnqueueRequestsFromMapFunc(r.everyServer)
 	return ctrl.NewControllerManagedBy(mgr).
-		For(&v1alpha1.MCPServer{}, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
+		For(&v1alpha1.MCPServer{}, builder.WithPredicates(predicate.Or(predicate.GenerationChangedPredicate{}, predicate.Funcs{UpdateFunc: requestChanged}))).
 		Owns(&appsv1.Deployment{}, asCreated).
 		Owns(&corev1.ServiceAccount{}, asCreated).
 		Owns(&policyv1.PodDisruptionBudget{}, asCreated).
@@ -184,6 +238,8 @@ func (r *MCPServerReconciler) setUp(mgr ctrl.Manager, workers int) error {
 		Watches(&networkingv1.NetworkPolicy{}, handler.EnqueueRequestsFromMapFunc(r.serversOfBaseline)).
 		Watches(&corev1.Service{}, handler.EnqueueRequestsFromMapFunc(serverOfService), asCreated).
 		Watches(&corev1.Service{}, handler.EnqueueRequestsFromMapFunc(r.serversThatCall)).
+		WatchesMetadata(&corev1.Secret{}, handler.EnqueueRequestsFromMapFunc(r.serversOfSecret)).
+		WatchesMetadata(&appsv1.ReplicaSet{}, handler.EnqueueRequestsFromMapFunc(serverOfPod), builder.WithPredicates(deletions)).
 		Watches(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(serverOfPod)).
 		Watches(&corev1.Node{}, everyServer, builder.WithPredicates(predicate.Funcs{UpdateFunc: nodeFactChanged})).
 		Watches(&discoveryv1.EndpointSlice{}, everyServer).
@@ -248,6 +304,27 @@ func (r *MCPServerReconciler) serversIn(ctx context.Context, opts ...client.List
 		out[i].NamespacedName = client.ObjectKeyFromObject(&servers.Items[i])
 	}
 	return out
+}
+
+// serversOfSecret answers to a change of a Secret: the servers that name it, and the one that it was
+// made for.
+func (r *MCPServerReconciler) serversOfSecret(ctx context.Context, secret client.Object) []reconcile.Request {
+	out := r.serversIn(ctx, client.InNamespace(secret.GetNamespace()), client.MatchingFields{serverSecretIndex: secret.GetName()})
+	if secret.GetLabels()[plan.LabelManagedBy] == plan.ManagedBy && secret.GetLabels()[plan.LabelServer] != "" {
+		out = append(out, serverOfPod(ctx, secret)...)
+	}
+	return out
+}
+
+// requestChanged tells whether somebody asked for a rotation.
+func requestChanged(e event.UpdateEvent) bool {
+	return e.ObjectOld.GetAnnotations()[v1alpha1.AnnotationRotateRequestedAt] != e.ObjectNew.GetAnnotations()[v1alpha1.AnnotationRotateRequestedAt]
+}
+
+// deletions lets nothing else through.
+var deletions = predicate.Funcs{
+	CreateFunc: func(event.CreateEvent) bool { return false }, UpdateFunc: func(event.UpdateEvent) bool { return false },
+	GenericFunc: func(event.GenericEvent) bool { return false },
 }
 
 func serverOfPod(_ context.Context, pod client.Object) []reconcile.Request {

@@ -52,6 +52,10 @@ type MCPServerReconciler struct {
 	ComponentImage string
 	// BlockedRetry is how long it takes until what somebody else must cure is tried again.
 	BlockedRetry time.Duration
+
+	sources   *sources
+	digestKey *digestKey
+	slots     *slots
 }
 
 // +kubebuilder:rbac:groups=mcpwarden.io,resources=mcpservers,verbs=list;watch
@@ -73,12 +77,18 @@ func (r *MCPServerReconciler) Reconcile(ctx context.Context, req ctrl.Request) (
 	if err != nil {
 		return r.report(ctx, server, status.Input{}, err)
 	}
-	planned, invalid := plan.Build(plan.Input{Server: server, Facts: obs.facts})
-	if len(invalid) > 0 {
-		return r.report(ctx, server, obs.status(nil), invalidSpec(invalid))
+	secrets, done, err := r.decide(ctx, server, obs)
+	defer done()
+	if err != nil {
+		return r.report(ctx, server, status.Input{}, err)
 	}
-	err = r.apply(ctx, server, planned, obs)
-	return r.report(ctx, server, obs.status(planned), err)
+	seen := secrets.status(&server.Status, r.Now())
+	planned, invalid := plan.Build(plan.Input{Server: server, Facts: obs.facts, Secrets: secrets.forPlan(server)})
+	if len(invalid) > 0 {
+		return r.report(ctx, server, obs.status(nil, seen), invalidSpec(invalid))
+	}
+	err = r.apply(ctx, server, planned, obs, secrets)
+	return r.report(ctx, server, obs.status(planned, seen), err)
 }
 
 // isBeingCollected tells a server whose objects the garbage collector takes, or sets free, before the
@@ -103,12 +113,12 @@ func (r *MCPServerReconciler) report(ctx context.Context, server *v1alpha1.MCPSe
 	if writeErr := r.writeStatus(ctx, server, updated); writeErr != nil {
 		return ctrl.Result{}, writeErr
 	}
-	for _, e := range status.Transitions(&server.Status, &updated.Status) {
+	for _, e := range append(in.Events(), status.Transitions(&server.Status, &updated.Status)...) {
 		r.Recorder.Eventf(server, nil, e.Type, e.Reason, e.Action, "%s", e.Note)
 	}
 	switch {
 	case in.Problem == nil:
-		return ctrl.Result{}, nil
+		return ctrl.Result{RequeueAfter: in.Recheck()}, nil
 	case in.Problem.Reason == v1alpha1.ReasonNameConflict, in.Problem.Reason == v1alpha1.ReasonRejected:
 		return ctrl.Result{RequeueAfter: r.BlockedRetry}, nil
 	case in.Problem.Waiting:

@@ -30,17 +30,19 @@ type observation struct {
 	facts      plan.Facts
 	deployment *appsv1.Deployment
 	pods       []corev1.Pod
+	// secrets that the spec names; nil where it names none.
+	secrets *secretsSeen
 }
 
-func (o *observation) status(p *plan.Plan) status.Input {
-	return status.Input{Plan: p, Deployment: o.deployment, Pods: o.pods}
+func (o *observation) status(p *plan.Plan, secrets *status.Secrets) status.Input {
+	return status.Input{Plan: p, Deployment: o.deployment, Pods: o.pods, Secrets: secrets}
 }
 
 // observe reads, from the cache, what the plan and the status of a server depend on.
 func (r *MCPServerReconciler) observe(ctx context.Context, server *v1alpha1.MCPServer) (*observation, error) {
 	obs := &observation{facts: plan.Facts{ClusterDNS: r.ClusterDNS, Namespaces: r.Namespaces, ClusterNets: r.ClusterCIDRs}}
 	for _, step := range []func(context.Context, *v1alpha1.MCPServer, *observation) error{
-		r.observeNodes, r.observeAPIServer, r.observeServices, r.observeDeployment, r.observePods,
+		r.observeNodes, r.observeAPIServer, r.observeServices, r.observeDeployment, r.observePods, r.observeSecrets,
 	} {
 		if err := step(ctx, server, obs); err != nil {
 			return nil, err

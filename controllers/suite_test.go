@@ -129,7 +129,7 @@ func startOperatorAs(account string, namespaces ...string) (*operator, error) {
 			Metrics:    metricsserver.Options{BindAddress: "0"},
 			Controller: config.Controller{SkipNameValidation: new(true)},
 		},
-		ClusterDNS: types.NamespacedName{Namespace: "kube-system", Name: "kube-dns"}, Workers: 8, BlockedRetry: blockedRetry,
+		ClusterDNS: types.NamespacedName{Namespace: "kube-system", Name: "kube-dns"}, Namespace: "mcp-warden-system", Workers: 8, BlockedRetry: blockedRetry,
 	})
 	if err != nil {
 		return nil, err

@@ -116,9 +116,9 @@ type SecretsStatus struct {
 type AgeSource string
 
 const (
-	// AgeObserved: the operator saw the value change.
+	// AgeObserved means that the operator saw the value change.
 	AgeObserved AgeSource = "Observed"
-	// AgeCreation: the value has not changed since the operator first saw it; it is taken to be as old
+	// AgeCreation means that the value has not changed since it was first seen; it is taken to be as old
 	// as the Secret.
 	AgeCreation AgeSource = "Creation"
 )
@@ -135,7 +135,7 @@ type SecretSource struct {
 	// +kubebuilder:validation:MaxLength=253
 	Key string `json:"key"`
 
-	// digest of the value; empty while it cannot be read.
+	// digest of the value when it was last read.
 	// +optional
 	// +kubebuilder:validation:MaxLength=64
 	Digest string `json:"digest,omitempty"`

@@ -38,6 +38,8 @@ func run() error {
 		clusterNets = flag.String("cluster-cidrs", "", "Ranges of the cluster, separated by commas, that no cidr egress rule opens, besides what the nodes report: name those of pods where the CNI hands addresses out by itself.")
 		namespaces  = flag.String("namespaces", "", "Namespaces, separated by commas, whose MCPServers are managed; no other is looked at. Empty: all. hack/install.sh --namespaces gives the rights that go with it.")
 		component   = flag.String("component-image", "", "The operator's own image, which also holds what runs beside servers. Empty: nothing runs beside them.")
+		rotations   = flag.Int("max-concurrent-rotations", 10, "How many servers may be in the middle of a rotation of their secrets at the same time.")
+		ownNS       = flag.String("operator-namespace", "mcp-warden-system", "Namespace of the operator itself, where it keeps the key of all digests.")
 		workers     = flag.Int("workers", 10, "How many servers are reconciled at the same time.")
 	)
 	logOptions := zap.Options{}
@@ -56,6 +58,9 @@ func run() error {
 	clusterCIDRs, err := parsePrefixes(*clusterNets)
 	if err != nil {
 		return fmt.Errorf("--cluster-cidrs: %w", err)
+	}
+	if *rotations < 1 {
+		return fmt.Errorf("--max-concurrent-rotations %d: must be at least 1", *rotations)
 	}
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)
@@ -77,6 +82,8 @@ func run() error {
 		ClusterCIDRs:   clusterCIDRs,
 		Namespaces:     limitedTo,
 		ComponentImage: *component,
+		Namespace:      *ownNS,
+		MaxRotations:   *rotations,
 		Workers:        *workers,
 	})
 	if err != nil {

@@ -198,9 +198,7 @@ func (b builder) envVar(env *v1alpha1.EnvVar) *accorev1.EnvVarApplyConfiguration
 		return out
 	}
 	source := accorev1.EnvVarSource()
-	if ref := env.ValueFrom.SecretKeyRef; ref != nil && b.secrets.Snapshot == "" {
-		source.WithSecretKeyRef(accorev1.SecretKeySelector().WithName(string(ref.Name)).WithKey(ref.Key))
-	} else if ref != nil {
+	if env.ValueFrom.SecretKeyRef != nil {
 		name := cmp.Or(b.secrets.Snapshot, SnapshotName(b.server.Name, noSnapshot))
 		source.WithSecretKeyRef(accorev1.SecretKeySelector().WithName(name).WithKey(env.Name))
 	}

@@ -102,7 +102,7 @@ func FileKeysOf(spec *v1alpha1.MCPServerSpec) map[string][]string {
 	return out
 }
 
-// ReferencesHash tells one set of references from another.
+// ReferencesHash tells one set of references from another (16 hex digits).
 func ReferencesHash(refs []Reference) string {
 	lines := make([]string, len(refs))
 	for i, ref := range refs {

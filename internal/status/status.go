@@ -14,6 +14,7 @@ import (
 
 	"github.com/mcpwarden/mcp-warden/api/v1alpha1"
 	"github.com/mcpwarden/mcp-warden/internal/plan"
+	"github.com/mcpwarden/mcp-warden/internal/rotation"
 )
 
 // maxMessage bounds the messages of conditions, in bytes.
@@ -31,8 +32,47 @@ type Input struct {
 	Deployment *appsv1.Deployment
 	// Pods of the server.
 	Pods []corev1.Pod
+	// Secrets tell of the values that the server gets from Secrets; nil where it gets none, or where
+	// they could not be looked at.
+	Secrets *Secrets
 	// Problem that kept the plan from being applied; nil where it was applied.
 	Problem *Problem
+}
+
+// Secrets tell of the values that a server gets from Secrets.
+type Secrets struct {
+	// Verdict for the condition SecretsCurrent.
+	Verdict rotation.Verdict
+	// Status to show.
+	Status *v1alpha1.SecretsStatus
+	// Events of the rotation, to be recorded where the plan was applied.
+	Events []rotation.Event
+	// Recheck is after how long the verdict may turn without an event; zero for never.
+	Recheck time.Duration
+}
+
+// Events of what was done, beside those of conditions that turned.
+func (in Input) Events() []Event {
+	if in.Problem != nil || in.Secrets == nil {
+		return nil
+	}
+	var out []Event
+	for _, e := range in.Secrets.Events {
+		kind := corev1.EventTypeNormal
+		if e.Warning {
+			kind = corev1.EventTypeWarning
+		}
+		out = append(out, Event{kind, e.Reason, "Rotate", e.Message})
+	}
+	return out
+}
+
+// Recheck is after how long to look again where nothing tells of a change; zero for never.
+func (in Input) Recheck() time.Duration {
+	if in.Secrets == nil {
+		return 0
+	}
+	return in.Secrets.Recheck
 }
 
 // Problem says why a plan was not applied.
@@ -65,6 +105,11 @@ func Compute(in Input) v1alpha1.MCPServerStatus {
 	if in.Problem != nil && in.Problem.Waiting && judged(in.Server) == nil {
 		out.Endpoint = "" // it was that of another spec, and part of this one may have been applied
 	}
+	if in.Secrets != nil {
+		out.Secrets = in.Secrets.Status
+	} else if in.Problem == nil {
+		out.Secrets = nil
+	}
 	if in.Deployment != nil {
 		out.Replicas = deref(in.Deployment.Spec.Replicas)
 		out.ReadyReplicas = in.Deployment.Status.ReadyReplicas
@@ -74,7 +119,22 @@ func Compute(in Input) v1alpha1.MCPServerStatus {
 	set(&out, in, v1alpha1.ConditionReady, ready)
 	set(&out, in, v1alpha1.ConditionReconciling, reconciling)
 	set(&out, in, v1alpha1.ConditionStalled, stalled)
+	if current, known := secretsCurrent(in); known {
+		set(&out, in, v1alpha1.ConditionSecretsCurrent, current)
+	}
 	return out
+}
+
+// secretsCurrent says nothing where the secrets could not be looked at: what was said before stands.
+func secretsCurrent(in Input) (verdict, bool) {
+	switch {
+	case in.Secrets != nil:
+		v := in.Secrets.Verdict
+		return verdict{v.Status, v.Reason, v.Message}, true
+	case in.Problem == nil:
+		return verdict{metav1.ConditionTrue, v1alpha1.ReasonNoSecrets, "The server names no secret."}, true
+	}
+	return verdict{}, false
 }
 
 func set(out *v1alpha1.MCPServerStatus, in Input, conditionType string, v verdict) {
@@ -228,8 +288,7 @@ func running(in Input) (ready, progress verdict) {
 		ready.status, ready.reason = metav1.ConditionFalse, v1alpha1.ReasonReplicasUnavailable
 		ready.message += trouble
 	}
-	rolled := have.ObservedGeneration >= d.Generation && have.UpdatedReplicas == want && have.Replicas == want && have.AvailableReplicas == want
-	if rolled {
+	if isComplete(d) {
 		return ready, verdict{}
 	}
 	message := fmt.Sprintf("%d of %d pods run the present spec, %d are available.%s", have.UpdatedReplicas, want, have.AvailableReplicas, trouble)

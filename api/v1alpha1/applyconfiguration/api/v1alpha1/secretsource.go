@@ -16,7 +16,7 @@ type SecretSourceApplyConfiguration struct {
 	Name *string `json:"name,omitempty"`
 	// key in its data.
 	Key *string `json:"key,omitempty"`
-	// digest of the value; empty while it cannot be read.
+	// digest of the value when it was last read.
 	Digest *string `json:"digest,omitempty"`
 	// changedTime is when the value last changed, whoever fetched it how often since.
 	ChangedTime *v1.Time `json:"changedTime,omitempty"`

@@ -1,0 +1,47 @@
+package status
+
+import (
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/mcpwarden/mcp-warden/internal/plan"
+	"github.com/mcpwarden/mcp-warden/internal/rotation"
+)
+
+// maxCrashes is how often a server of a new pod may end before its rollout has failed: it need not
+// be waited for until the deadline.
+const maxCrashes = 3
+
+// Rollout says how far a Deployment is with its pod template, given the pods of the server.
+func Rollout(d *appsv1.Deployment, pods []corev1.Pod) rotation.Rollout {
+	switch {
+	case deref(d.Spec.Replicas) == 0:
+		return rotation.Idle
+	case isComplete(d):
+		return rotation.Complete
+	case deadlineExceeded(d), crashes(d, pods):
+		return rotation.Failed
+	}
+	return rotation.Progressing
+}
+
+// isComplete tells whether all pods are of the present template and available.
+func isComplete(d *appsv1.Deployment) bool {
+	want, have := deref(d.Spec.Replicas), d.Status
+	return have.ObservedGeneration >= d.Generation && have.UpdatedReplicas == want && have.Replicas == want && have.AvailableReplicas == want
+}
+
+// crashes tells whether a pod with the values of the present template ends again and again.
+func crashes(d *appsv1.Deployment, pods []corev1.Pod) bool {
+	for i := range pods {
+		if pods[i].DeletionTimestamp != nil || pods[i].Labels[plan.LabelSnapshot] != d.Spec.Template.Labels[plan.LabelSnapshot] {
+			continue
+		}
+		for _, c := range pods[i].Status.ContainerStatuses {
+			if c.Name == plan.ContainerName && !c.Ready && c.RestartCount >= maxCrashes {
+				return true
+			}
+		}
+	}
+	return false
+}
