@@ -57,7 +57,7 @@ func (d *digestKey) get(ctx context.Context) (rotation.Key, error) {
 	}
 	key, err := rotation.NewKey(secret.Data[digestKeyData])
 	if err != nil {
-		return rotation.Key{}, fmt.Errorf("Secret %s, data key %q, cannot be used (%w): restore it, or delete the Secret and restart the operator to have a new one made", name, digestKeyData, err)
+		return rotation.Key{}, fmt.Errorf("the data key %[2]q of Secret %[1]s cannot be used (%[3]w): restore it, or delete the Secret and restart the operator to have a new one made", name, digestKeyData, err)
 	}
 	d.key = &key
 	return key, nil

@@ -159,7 +159,7 @@ func transformSecret(in any) (any, error) {
 		if _, tombstone := in.(toolscache.DeletedFinalStateUnknown); tombstone {
 			return in, nil
 		}
-		return nil, fmt.Errorf("Secrets are watched by metadata alone, and this is a %T", in)
+		return nil, fmt.Errorf("a watch of Secrets is by metadata alone, and brought a %T", in)
 	}
 	secret.ManagedFields = nil
 	maps.DeleteFunc(secret.Labels, func(key, _ string) bool { return !isKept(key) })

@@ -379,7 +379,8 @@ func (r *MCPServerReconciler) collect(ctx context.Context, server *v1alpha1.MCPS
 	for name, held := range d.seen.snapshots {
 		_, isSnapshot := held.meta.Labels[plan.LabelSnapshot]
 		_, isFiles := held.meta.Labels[plan.LabelFiles]
-		if needed[name] || !(isSnapshot || isFiles && settled) || !plan.IsOwnedBy(held.meta, server) {
+		old := isSnapshot || isFiles && settled
+		if !old || needed[name] || !plan.IsOwnedBy(held.meta, server) {
 			continue
 		}
 		if err := r.remove(ctx, server, plan.Object{Kind: "Secret", Name: name, Namespace: server.Namespace}, held.meta); err != nil {

@@ -251,7 +251,7 @@ func TestLimitRefuses(t *testing.T) {
 		{"a wildcard of verbs", changed("  verbs:\n  - list\n", "  verbs:\n  - '*'\n"), "cannot give", []string{"a"}},
 		{"a wildcard of kinds", changed("  - nodes\n", "  - '*'\n"), "cannot give", []string{"a"}},
 		{"a URL", changed("rules:\n", "rules:\n- nonResourceURLs: [/metrics]\n  verbs: [get]\n"), "cannot give", []string{"a"}},
-		{"writing to nodes", changed("  - nodes\n  - pods\n  verbs:\n", "  - nodes\n  - pods\n  verbs:\n  - patch\n"), "may only read", []string{"a"}},
+		{"writing to nodes", changed("  - nodes\n  verbs:\n", "  - nodes\n  verbs:\n  - patch\n"), "may only read", []string{"a"}},
 		{"a DNS beside the API server", changed("- --leader-elect\n", "- --cluster-dns-service=default/dns\n"), "list namespace default too", []string{"a"}},
 		{"a DNS without a namespace", changed("- --leader-elect\n", "- --cluster-dns-service=dns\n"), "must be NAMESPACE/NAME", []string{"a"}},
 		{"a container before the manager", changed("- name: manager", "- name: other"), "not the manager", []string{"a"}},
