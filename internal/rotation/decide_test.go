@@ -196,6 +196,13 @@ func TestDecide(t *testing.T) {
 		{"a good version that is gone is not gone back to", input(moving(1, 2), desired(version(2)), rollout(Failed), goodLost),
 			want{state: State{Deployed: version(2)}, reason: v1alpha1.ReasonRotationFailed}},
 
+		{"what failed, and works after all, is forgiven", input(failed(settled(2), 3, 2), desired(version(2))),
+			want{state: failed(settled(2), 3), reason: v1alpha1.ReasonCurrent}},
+		{"what fails again is remembered once", input(failed(moving(1, 2), 2, 3), desired(version(2)), rollout(Failed)),
+			want{action: RollBack, state: failed(settled(1), 3, 2), reason: v1alpha1.ReasonRotationRolledBack, events: []string{EventRolledBack}}},
+		{"the values before are back, from other sources", input(State{Deployed: version(2), Good: new(refs(version(1), refsB))}, rollout(Progressing)),
+			want{action: RollBack, state: settled(1), reason: v1alpha1.ReasonRotating, events: []string{EventStarted}}},
+
 		// Manual
 		{"Manual waits", input(settled(1), desired(version(2)), manual),
 			want{state: settled(1), reason: v1alpha1.ReasonManualRotationPending}},
@@ -239,6 +246,8 @@ func TestDecide(t *testing.T) {
 		// the deployed snapshot is lost
 		{"a lost snapshot: the newest values roll at once", input(started(settled(1), full...), desired(version(2)), snapshotLost, noSlot, since(start)),
 			want{action: Roll, state: started(State{Deployed: version(2)}, append(full[1:], start)...), reason: v1alpha1.ReasonRotating, events: []string{EventStarted}}},
+		{"a lost snapshot waits for no slot", input(moving(1, 2), desired(version(3)), snapshotLost, noSlot),
+			want{action: Roll, state: started(moving(1, 3), start), reason: v1alpha1.ReasonRotating, inFlight: true, events: []string{EventStarted}}},
 		{"a lost snapshot without sources holds", input(settled(1), unreadable, snapshotLost),
 			want{action: Hold, state: settled(1), reason: v1alpha1.ReasonSnapshotLost}},
 		{"a lost snapshot waits under Manual", input(settled(1), desired(version(2)), snapshotLost, manual),
@@ -266,6 +275,9 @@ func TestDecide(t *testing.T) {
 			want{state: settled(1), reason: v1alpha1.ReasonRotationPending, requeue: 30 * time.Second, events: []string{EventAdopted}}},
 		{"a state that claims other contents than there are", input(settled(2), desired(version(2)), since(start), live(contents(version(1).Digest))),
 			want{state: State{Deployed: Version{version(2).Snapshot, version(1).Digest, refsA}, Good: &Version{version(2).Snapshot, version(1).Digest, refsA}}, reason: v1alpha1.ReasonRotationPending, requeue: 30 * time.Second}},
+
+		{"no state, no snapshot, no sources: nothing is told that was not done", input(State{}, unreadable, snapshotLost, live(func(l *Live) { l.Snapshot = "s-env-x" })),
+			want{action: Hold, reason: v1alpha1.ReasonSnapshotLost}},
 
 		// the key is lost
 		{"another key, the same contents", input(failed(State{Deployed: lostKey(version(7)), Good: new(lostKey(version(7))), Failed: []string{lostKey(version(8)).Digest}}, 9), live(contents(version(1).Digest))),
