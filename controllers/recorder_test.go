@@ -14,6 +14,8 @@ import (
 // request is what the operator asked of the API server.
 type request struct {
 	verb, resource, namespace, name string
+	// metadata says that no more than metadata was asked for.
+	metadata bool
 }
 
 func (r request) String() string {
@@ -95,6 +97,7 @@ func parse(in *http.Request) (request, bool) {
 		out.resource += "/" + parts[2]
 	}
 	out.verb = verb(in, out.name)
+	out.metadata = strings.Contains(in.Header.Get("Accept"), "as=PartialObjectMetadata")
 	return out, true
 }
 

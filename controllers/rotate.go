@@ -279,13 +279,21 @@ func (r *MCPServerReconciler) makeSnapshot(ctx context.Context, server *v1alpha1
 	o := plan.SnapshotSecret(server, labelOf(server, v.Snapshot), v.Digest, data)
 	if held, exists := s.snapshots[v.Snapshot]; exists {
 		if held.immutable && held.digest == v.Digest && metav1.GetControllerOfNoCopy(held.meta) == nil {
-			return r.sendSecret(ctx, o, held.meta.UID) // it only lost its labels, or its owner
+			_, err := r.sendSecret(ctx, o, held.meta.UID) // it only lost its labels, or its owner
+			return err
 		}
 		if err := r.remove(ctx, server, o, held.meta); err != nil {
 			return err
 		}
 	}
-	return r.sendSecret(ctx, o, "")
+	made, err := r.sendSecret(ctx, o, "")
+	if err != nil {
+		return err
+	}
+	r.sources.learn(client.ObjectKeyFromObject(made), whole{ // it need not be read to be known
+		uid: made.UID, resourceVersion: made.ResourceVersion, keyID: s.key.ID(), digest: v.Digest, immutable: true,
+	})
+	return nil
 }
 
 // copyOf brings the server's copy of a Secret's keys up to date.
@@ -301,19 +309,20 @@ func (r *MCPServerReconciler) copyOf(ctx context.Context, server *v1alpha1.MCPSe
 	if together(key, known) != f.wanted {
 		return errChanged(f.source)
 	}
-	o := plan.FilesSecret(server, f.source, f.wanted, data)
-	if f.copy == nil {
-		return r.sendSecret(ctx, o, "")
+	o, uid := plan.FilesSecret(server, f.source, f.wanted, data), types.UID("")
+	if f.copy != nil {
+		if !plan.IsOwnedBy(f.copy, server) {
+			return nameConflict(o, "exists and does not belong to this MCPServer")
+		}
+		uid = f.copy.UID
 	}
-	if !plan.IsOwnedBy(f.copy, server) {
-		return nameConflict(o, "exists and does not belong to this MCPServer")
-	}
-	return r.sendSecret(ctx, o, f.copy.UID)
+	_, err = r.sendSecret(ctx, o, uid)
+	return err
 }
 
 // sendSecret applies a Secret, to the one of that UID or, with none, to none. It goes and comes as
 // metadata: no cache is to hold the values, and no answer to repeat them.
-func (r *MCPServerReconciler) sendSecret(ctx context.Context, o plan.Object, uid types.UID) error {
+func (r *MCPServerReconciler) sendSecret(ctx context.Context, o plan.Object, uid types.UID) (*metav1.PartialObjectMetadata, error) {
 	config := o.Config.(*accorev1.SecretApplyConfiguration)
 	if uid != "" {
 		config.WithUID(uid)
@@ -322,15 +331,15 @@ func (r *MCPServerReconciler) sendSecret(ctx context.Context, o plan.Object, uid
 	}
 	body, err := json.Marshal(config)
 	if err != nil {
-		return fmt.Errorf("encode Secret %s: %w", o.Name, err)
+		return nil, fmt.Errorf("encode Secret %s: %w", o.Name, err)
 	}
 	meta := secretMeta()
 	meta.Namespace, meta.Name = o.Namespace, o.Name
 	err = r.Client.Patch(ctx, meta, client.RawPatch(types.ApplyPatchType, body), client.FieldOwner(plan.FieldManager), client.ForceOwnership)
 	if apierrors.IsInvalid(err) { // its message may quote what was sent
-		return fmt.Errorf("the API server refused Secret %s/%s as invalid", o.Namespace, o.Name)
+		return nil, fmt.Errorf("the API server refused Secret %s/%s as invalid", o.Namespace, o.Name)
 	}
-	return err
+	return meta, err
 }
 
 // remove deletes a Secret of the server, and no other.

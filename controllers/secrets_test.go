@@ -452,6 +452,37 @@ func TestALostKeyRollsNothing(t *testing.T) {
 	waitTokens(t, server, "two")
 }
 
+// No list and no watch ever brings a value of a Secret, and a write does not bring it back.
+func TestSecretsAreWatchedByMetadata(t *testing.T) {
+	o := parallel(t)
+	namespace := newNamespace(t)
+	runPods(t, namespace)
+	create(t, secretOf(namespace, "token", map[string]string{"token": "one"}))
+	create(t, secretOf(namespace, "bystander", map[string]string{"token": "x"}))
+	server := withToken(namespace, "web", "token", "token")
+	create(t, server)
+	waitReason(t, server, v1alpha1.ConditionSecretsCurrent, v1alpha1.ReasonCurrent)
+	about := func(req request) bool { return req.resource == "secrets" }
+	seen := o.in("", func(req request) bool { return about(req) && (req.verb == "list" || req.verb == "watch") })
+	if len(seen) == 0 {
+		t.Error("Secrets are not watched at all")
+	}
+	for _, req := range append(seen, o.in(namespace, about)...) {
+		switch {
+		case req.name == "bystander":
+			t.Errorf("%s: no server names it", req)
+		case !req.metadata && req.verb != "get":
+			t.Errorf("%s brings values", req)
+		}
+	}
+	reads := len(o.in(namespace, func(req request) bool { return about(req) && req.verb == "get" }))
+	edit(t, server, func(s *v1alpha1.MCPServer) { s.Spec.Args = []string{"--verbose"} })
+	waitReason(t, server, v1alpha1.ConditionReady, v1alpha1.ReasonServing)
+	if now := len(o.in(namespace, func(req request) bool { return about(req) && req.verb == "get" })); now != reads {
+		t.Errorf("%d reads of Secrets that did not change", now-reads)
+	}
+}
+
 // A server that runs for weeks must not need an event for its verdict to turn.
 func TestAgeTurnsByItself(t *testing.T) {
 	parallel(t)

@@ -178,10 +178,15 @@ func (s *sources) lookAtAll(ctx context.Context, key rotation.Key, meta *metav1.
 		uid: secret.UID, resourceVersion: secret.ResourceVersion, keyID: key.ID(),
 		digest: together(key, values), immutable: secret.Immutable != nil && *secret.Immutable,
 	}
+	s.learn(name, known)
+	return known, nil
+}
+
+// learn remembers a Secret as a whole.
+func (s *sources) learn(name types.NamespacedName, known whole) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.wholes[name] = known
-	return known, nil
 }
 
 func digestOf(key rotation.Key, data []byte) value {

@@ -1,6 +1,8 @@
 package status
 
 import (
+	"slices"
+
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -26,6 +28,9 @@ func Transitions(old, now *v1alpha1.MCPServerStatus) []Event {
 	if c, turned := turnedTo(old, now, v1alpha1.ConditionStalled); turned && c.Status == metav1.ConditionTrue {
 		return append(out, Event{corev1.EventTypeWarning, c.Reason, "Stall", c.Message})
 	}
+	if c, turned := turnedTo(old, now, v1alpha1.ConditionSecretsCurrent); turned && slices.Contains(toldOfSecrets, c.Reason) {
+		out = append(out, Event{corev1.EventTypeWarning, c.Reason, "Observe", c.Message})
+	}
 	c, turned := turnedTo(old, now, v1alpha1.ConditionReady)
 	switch {
 	case turned && c.Status == metav1.ConditionTrue:
@@ -34,6 +39,13 @@ func Transitions(old, now *v1alpha1.MCPServerStatus) []Event {
 		out = append(out, Event{corev1.EventTypeWarning, c.Reason, "Reconcile", c.Message})
 	}
 	return out
+}
+
+// toldOfSecrets are the reasons of SecretsCurrent that somebody should hear of. The steps of a
+// rotation have events of their own.
+var toldOfSecrets = []string{
+	v1alpha1.ReasonSourceNotFound, v1alpha1.ReasonInvalidValue, v1alpha1.ReasonSnapshotLost, v1alpha1.ReasonManualRotationPending,
+	v1alpha1.ReasonRotationThrottled, v1alpha1.ReasonRotationFailed, v1alpha1.ReasonTooOld, v1alpha1.ReasonExpired,
 }
 
 // turnedTo tells whether a condition has another status or reason than before.

@@ -21,6 +21,7 @@ import (
 
 	"github.com/mcpwarden/mcp-warden/api/v1alpha1"
 	"github.com/mcpwarden/mcp-warden/internal/plan"
+	"github.com/mcpwarden/mcp-warden/internal/rotation"
 )
 
 var update = flag.Bool("update", false, "write the golden files instead of comparing with them")
@@ -468,6 +469,63 @@ func TestMessagesAreBounded(t *testing.T) {
 	}
 }
 
+// secrets of which something is to be said.
+func secrets(reason string) func(*Input) {
+	return func(in *Input) {
+		in.Secrets = &Secrets{Verdict: rotation.Verdict{Status: metav1.ConditionFalse, Reason: reason, Message: "Something."}, Status: &v1alpha1.SecretsStatus{}}
+	}
+}
+
+// What could not be looked at keeps what was said of it.
+func TestSecretsNotLookedAt(t *testing.T) {
+	old := Compute(input(secrets(v1alpha1.ReasonTooOld)))
+	in := input(problem(v1alpha1.ReasonReconcileError, "no answer", true))
+	in.Server.Status = old
+	got := Compute(in)
+	if c := meta.FindStatusCondition(got.Conditions, v1alpha1.ConditionSecretsCurrent); c == nil || c.Reason != v1alpha1.ReasonTooOld || got.Secrets == nil {
+		t.Errorf("got %+v and %+v", c, got.Secrets)
+	}
+}
+
+func TestRollout(t *testing.T) {
+	const label = "0123456789abcdef"
+	pod := func(snapshot string, ready bool, restarts int32) corev1.Pod {
+		return corev1.Pod{
+			ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{plan.LabelSnapshot: snapshot}},
+			Status:     corev1.PodStatus{ContainerStatuses: []corev1.ContainerStatus{{Name: plan.ContainerName, Ready: ready, RestartCount: restarts}}},
+		}
+	}
+	rolling := appsv1.DeploymentStatus{ObservedGeneration: 2, UpdatedReplicas: 1, Replicas: 3, AvailableReplicas: 2}
+	late := rolling
+	late.Conditions = []appsv1.DeploymentCondition{{Type: appsv1.DeploymentProgressing, Status: corev1.ConditionFalse, Reason: "ProgressDeadlineExceeded"}}
+	for _, tc := range []struct {
+		name     string
+		replicas int32
+		status   appsv1.DeploymentStatus
+		pods     []corev1.Pod
+		want     rotation.Rollout
+	}{
+		{"all pods are new and available", 2, appsv1.DeploymentStatus{ObservedGeneration: 2, UpdatedReplicas: 2, Replicas: 2, AvailableReplicas: 2}, nil, rotation.Complete},
+		{"the template was not seen yet", 2, appsv1.DeploymentStatus{ObservedGeneration: 1, UpdatedReplicas: 2, Replicas: 2, AvailableReplicas: 2}, nil, rotation.Progressing},
+		{"old pods are left", 2, rolling, nil, rotation.Progressing},
+		{"no pod is wanted", 0, rolling, nil, rotation.Idle},
+		{"the deadline passed", 2, late, nil, rotation.Failed},
+		{"a new pod ended twice", 2, rolling, []corev1.Pod{pod(label, false, 2)}, rotation.Progressing},
+		{"a new pod ends again and again", 2, rolling, []corev1.Pod{pod(label, false, 3)}, rotation.Failed},
+		{"a new pod ended often and is ready now", 2, rolling, []corev1.Pod{pod(label, true, 3)}, rotation.Progressing},
+		{"an old pod ends again and again", 2, rolling, []corev1.Pod{pod("fedcba9876543210", false, 9)}, rotation.Progressing},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			d := &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Generation: 2}, Status: tc.status}
+			d.Spec.Replicas = new(tc.replicas)
+			d.Spec.Template.Labels = map[string]string{plan.LabelSnapshot: label}
+			if got := Rollout(d, tc.pods); got != tc.want {
+				t.Errorf("got %v, want %v", got, tc.want)
+			}
+		})
+	}
+}
+
 func TestTransitions(t *testing.T) {
 	status := func(in Input) *v1alpha1.MCPServerStatus { return new(Compute(in)) }
 	serving, pullFails := status(input()), status(input(waiting("ErrImagePull", "no such image")))
@@ -484,6 +542,8 @@ func TestTransitions(t *testing.T) {
 		{"it is stuck", serving, conflict, []string{"Warning NameConflict"}},
 		{"it is no longer stuck", conflict, serving, []string{"Normal Serving"}},
 		{"it is stopped", serving, status(input(state(v1alpha1.StateStopped), func(in *Input) { in.Pods = nil })), []string{"Normal Stopped"}},
+		{"a Secret is missing", serving, status(input(secrets(v1alpha1.ReasonSourceNotFound))), []string{"Warning SourceNotFound"}},
+		{"a rotation goes on, which has events of its own", serving, status(input(secrets(v1alpha1.ReasonRotating))), nil},
 		{"only a message changed", pullFails, status(input(waiting("ErrImagePull", "another message"))), nil},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
