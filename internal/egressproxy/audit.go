@@ -4,13 +4,24 @@ import (
 	"context"
 	"log/slog"
 	"net/netip"
+	"strings"
 	"time"
+	"unicode"
 )
 
 // maxDetail bounds what is logged of texts that come from outside, in bytes.
 const maxDetail = 256
 
-func bounded(s string) string { return s[:min(len(s), maxDetail)] }
+// bounded is a text that comes from outside as it may be logged: of a bounded length, and without what would
+// steer the terminal that shows it.
+func bounded(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return unicode.ReplacementChar
+	}, s[:min(len(s), maxDetail)])
+}
 
 // decision is what one audit line tells. It never holds a credential.
 type decision struct {
@@ -25,8 +36,8 @@ type decision struct {
 	detail          string
 }
 
-// decided writes the audit line of a decision. The handler quotes what it is given, so that no name can
-// make a line of its own.
+// decided writes the audit line of a decision. What came from outside is bounded and quoted, so that no name can make
+// a line of its own.
 func (p *Proxy) decided(d *decision) {
 	verdict, level := "Denied", slog.LevelWarn
 	if d.reason == Listed {

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -129,22 +130,16 @@ func (c *client) serve(f *flow, h *head, data []byte, end int) {
 		c.plain.hand(c.conn, data, f, origin)
 		return
 	}
-	hello, reason := c.openTunnel(f, data[end:])
-	if reason != "" {
+	_ = c.conn.SetDeadline(c.now().Add(c.limits.HelloTime))
+	if reason := c.openTunnel(f, origin, data[end:]); reason != "" {
 		_ = origin.Close()
 		c.hangUp(reason)
-		f.stop(Failed)
+		f.stop(HelloRefused)
 		c.finish(f)
 		return
 	}
-	c.allow(f)
 	_ = c.conn.SetDeadline(time.Time{})
-	if _, err := origin.Write(hello); err != nil {
-		f.stop(Failed)
-		c.finish(f)
-		return
-	}
-	f.up.Add(int64(len(hello)))
+	_ = origin.SetDeadline(time.Time{})
 	relay(f, c.conn, origin, func() { c.finish(f) })
 }
 
@@ -191,24 +186,70 @@ func (c *client) connect(f *flow) (*net.TCPConn, Reason) {
 	return origin, ""
 }
 
-// openTunnel answers a CONNECT and waits for the ClientHello, of which nothing is forwarded before it
-// was found to be for the host that was asked for. It returns what was read.
-func (c *client) openTunnel(f *flow, early []byte) ([]byte, Reason) {
-	_ = c.conn.SetDeadline(c.now().Add(c.limits.HelloTime))
+// openTunnel answers a CONNECT and waits for the ClientHello, of which nothing is forwarded before it was found
+// to be for the host that was asked for. Where the host asks for another one, that is held to the same: a
+// client could have provoked it.
+func (c *client) openTunnel(f *flow, origin *net.TCPConn, early []byte) Reason {
 	if _, err := io.WriteString(c.conn, "HTTP/1.1 200 Connection established\r\n\r\n"); err != nil {
-		return nil, HelloMissing
+		return HelloMissing
 	}
 	if !f.attach(c.conn) {
-		return nil, Revoked
+		return Revoked
 	}
-	h, data, reason := readHello(c.conn, early, c.limits.HelloBytes)
+	hello, rest, reason := c.hello(f, early, false)
+	if reason != "" {
+		return reason
+	}
+	c.allow(f)
+	_ = origin.SetDeadline(c.now().Add(c.limits.HelloTime))
+	answer, again := firstAnswer(f, origin, hello)
+	n, _ := c.conn.Write(answer) // what breaks from here on will be found broken by those who relay
+	f.down.Add(int64(n))
+	if again {
+		_ = c.conn.SetDeadline(c.now().Add(c.limits.HelloTime))
+		if hello, rest, reason = c.hello(f, rest, true); reason != "" {
+			return reason
+		}
+		rest = append(hello, rest...)
+	}
+	if len(rest) > 0 {
+		n, _ = origin.Write(rest)
+		f.up.Add(int64(n))
+	}
+	return ""
+}
+
+// hello reads a ClientHello and judges it. It returns the hello as it came, and what came behind it.
+func (c *client) hello(f *flow, early []byte, again bool) (sent, rest []byte, reason Reason) {
+	h, data, end, reason := readHello(c.conn, early, c.limits.HelloBytes, again)
 	switch {
 	case reason != "" && f.ended() == RuleWithdrawn:
-		return nil, Revoked
+		return nil, nil, Revoked
 	case reason != "":
-		return nil, reason
+		return nil, nil, reason
 	}
-	return data, c.judgeHello(f, h)
+	return data[:end], slices.Clone(data[end:]), c.judgeHello(f, h)
+}
+
+// firstAnswer forwards a ClientHello and reads as much of the answer as tells whether it asks for another
+// one. It reads into the buffer of the hello.
+func firstAnswer(f *flow, origin net.Conn, hello []byte) (answer []byte, again bool) {
+	n, err := origin.Write(hello)
+	f.up.Add(int64(n))
+	if err != nil {
+		return nil, false
+	}
+	answer = hello[:0]
+	for {
+		if len(answer) == cap(answer) {
+			answer = grow(answer, 2*firstBuffer)
+		}
+		n, err := origin.Read(answer[len(answer):cap(answer)])
+		answer = answer[:len(answer)+n]
+		if again, decided := asksAgain(answer); decided || err != nil {
+			return answer, again
+		}
+	}
 }
 
 // alertAccessDenied is what TLS says where access control stops a handshake.

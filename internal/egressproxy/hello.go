@@ -1,6 +1,8 @@
 package egressproxy
 
 import (
+	"bytes"
+	"crypto/sha256"
 	"errors"
 	"io"
 	"os"
@@ -13,10 +15,13 @@ import (
 
 // The numbers of TLS that matter here (RFC 8446, RFC 6066).
 const (
+	recordChangeCipher  = 20
 	recordHandshake     = 22
+	recordData          = 23
 	recordHeader        = 5
 	maxRecord           = 1 << 14
 	typeClientHello     = 1
+	typeServerHello     = 2
 	handshakeHeader     = 4
 	extensionServerName = 0
 	nameTypeHost        = 0
@@ -35,7 +40,8 @@ type hello struct {
 // helloParser puts a ClientHello together from the records that carry it.
 type helloParser struct {
 	message []byte
-	scanned int // bytes of the stream that were taken
+	scanned int  // bytes of the stream that were taken
+	again   bool // it is the one after a retry: what was sent meanwhile may lie before it
 }
 
 // parse looks at the stream so far. It reports done with the hello once that is complete; a reason where
@@ -44,6 +50,13 @@ type helloParser struct {
 func (p *helloParser) parse(stream []byte) (h hello, done bool, reason Reason) {
 	for {
 		rest := stream[p.scanned:]
+		if n, skip := p.skippable(rest); skip {
+			if n > len(rest) {
+				return h, false, ""
+			}
+			p.scanned += n
+			continue
+		}
 		if len(rest) > 0 && rest[0] != recordHandshake || len(rest) > 1 && rest[1] != 3 || len(rest) > 2 && rest[2] > 4 {
 			return h, false, notTLS(p.message)
 		}
@@ -77,6 +90,34 @@ func (p *helloParser) parse(stream []byte) (h hello, done bool, reason Reason) {
 			return h, true, ""
 		}
 	}
+}
+
+// skippable tells how long the record is that may lie before the second ClientHello: the change of ciphers
+// that middle boxes expect, and early data, which the host has not accepted.
+func (p *helloParser) skippable(rest []byte) (size int, skip bool) {
+	if !p.again || len(p.message) > 0 || len(rest) == 0 || rest[0] != recordChangeCipher && rest[0] != recordData {
+		return 0, false
+	}
+	if len(rest) < recordHeader {
+		return recordHeader, true
+	}
+	return recordHeader + int(rest[3])<<8 + int(rest[4]), true
+}
+
+// helloRetry is the random of a ServerHello that asks for another ClientHello (RFC 8446, 4.1.3).
+var helloRetry = sha256.Sum256([]byte("HelloRetryRequest"))
+
+// asksAgain holds where the first bytes of a host's answer ask for another ClientHello; not decided while there are
+// too few.
+func asksAgain(answer []byte) (yes, decided bool) {
+	const random = recordHeader + handshakeHeader + 2 // where it begins
+	if len(answer) > 0 && answer[0] != recordHandshake || len(answer) > recordHeader && answer[recordHeader] != typeServerHello {
+		return false, true
+	}
+	if len(answer) < random+len(helloRetry) {
+		return false, false
+	}
+	return bytes.Equal(answer[random:random+len(helloRetry)], helloRetry[:]), true
 }
 
 // notTLS is the reason for bytes that cannot be of a ClientHello: once one has begun, it is broken.
@@ -138,18 +179,19 @@ func parseServerName(data cryptobyte.String) (string, bool) {
 	return string(name), true
 }
 
-// readHello reads a ClientHello, and returns all that was read. It goes on in buf, which holds what came
-// already, and lets it grow to limit bytes.
-func readHello(r io.Reader, buf []byte, limit int) (hello, []byte, Reason) {
-	var parser helloParser
+// readHello reads a ClientHello, the first or the one after a retry. It goes on in buf, which holds what came
+// already, and lets it grow to limit bytes. What it returns is all that was read, of which the first end bytes are
+// the hello, with what may lie before it.
+func readHello(r io.Reader, buf []byte, limit int, again bool) (h hello, data []byte, end int, reason Reason) {
+	parser := helloParser{again: again}
 	for {
 		h, done, reason := parser.parse(buf)
 		if done || reason != "" {
-			return h, buf, reason
+			return h, buf, parser.scanned, reason
 		}
 		if len(buf) == cap(buf) {
 			if len(buf) >= limit {
-				return h, buf, HelloTooLarge
+				return h, buf, 0, HelloTooLarge
 			}
 			buf = grow(buf, limit)
 		}
@@ -158,11 +200,11 @@ func readHello(r io.Reader, buf []byte, limit int) (hello, []byte, Reason) {
 		switch {
 		case n > 0 || err == nil:
 		case errors.Is(err, os.ErrDeadlineExceeded):
-			return h, buf, HelloTimeout
+			return h, buf, 0, HelloTimeout
 		case len(buf) > 0:
-			return h, buf, HelloMalformed
+			return h, buf, 0, HelloMalformed
 		default:
-			return h, buf, HelloMissing
+			return h, buf, 0, HelloMissing
 		}
 	}
 }

@@ -154,7 +154,7 @@ func TestHello(t *testing.T) {
 		for _, step := range []int{len(test.stream), 1} {
 			t.Run(fmt.Sprintf("%s/%d at a time", test.name, step), func(t *testing.T) {
 				c := &client{}
-				h, read, reason := readHello(&slowly{data: test.stream, step: step}, nil, DefaultLimits().HelloBytes)
+				h, read, _, reason := readHello(&slowly{data: test.stream, step: step}, nil, DefaultLimits().HelloBytes, false)
 				if reason == "" {
 					c.Proxy = &Proxy{}
 					c.state.Store(&state{policy: mustPolicy(t, rule(name, 443))})
@@ -210,7 +210,11 @@ func TestNothingBeforeHello(t *testing.T) {
 			if err != nil {
 				return
 			}
-			data, _ := io.ReadAll(conn) // until the proxy closes
+			first := make([]byte, 1)
+			n, _ := conn.Read(first)
+			_, _ = conn.Write([]byte("x")) // as no TLS server does, but it is none that asks again
+			data, _ := io.ReadAll(conn)    // until the proxy closes
+			data = append(first[:n], data...)
 			conn.Close()
 			got <- data
 		}
@@ -256,6 +260,10 @@ func TestNothingBeforeHello(t *testing.T) {
 			if !bytes.Equal(answer, alertAccessDenied) {
 				t.Errorf("%s: answered %q, want an alert", test.want, answer)
 			}
+		case Listed:
+			if string(answer) != "x" {
+				t.Errorf("the answer of the host came as %q", answer)
+			}
 		default:
 			if len(answer) > 0 {
 				t.Errorf("%s: answered %q", test.want, answer)
@@ -273,30 +281,34 @@ func FuzzHello(f *testing.F) {
 		whole(serverNames("a", "b")), whole(serverNames("a"), extension{0xfe0d, []byte{1}}), []byte("GET / HTTP/1.1\r\n"), {22, 3, 1, 0, 0},
 		records(append(bytes.Clone(good), good...), maxRecord),
 	} {
-		f.Add(seed, uint8(3))
+		f.Add(seed, uint8(3), false)
+		f.Add(append([]byte{20, 3, 3, 0, 1, 1}, seed...), uint8(0), true)
 	}
-	f.Fuzz(func(t *testing.T, stream []byte, step uint8) {
+	f.Fuzz(func(t *testing.T, stream []byte, step uint8, again bool) {
 		limit := DefaultLimits().HelloBytes
-		at := func(step int) (hello, Reason) {
-			h, read, reason := readHello(&slowly{data: stream, step: step}, nil, limit)
-			if len(read) > limit || !bytes.HasPrefix(stream, read) {
+		at := func(step int) (hello, int, Reason) {
+			h, read, end, reason := readHello(&slowly{data: stream, step: step}, nil, limit, again)
+			if len(read) > limit || end > len(read) || !bytes.HasPrefix(stream, read) {
 				t.Fatalf("read %d bytes of %d", len(read), len(stream))
 			}
-			return h, reason
+			return h, end, reason
 		}
-		h, reason := at(limit)
-		again, same := at(int(step) + 1)
-		if h != again || reason != same {
-			t.Fatalf("cut another way it is %v %q instead of %v %q", again, same, h, reason)
+		h, end, reason := at(limit)
+		cut, cutEnd, same := at(int(step) + 1)
+		if h != cut || reason != same || end != cutEnd && reason == "" {
+			t.Fatalf("cut another way it is %v %d %q instead of %v %d %q", cut, cutEnd, same, h, end, reason)
 		}
 		if reason != "" {
 			return
 		}
 		var joined []byte
-		for rest := stream; len(rest) >= recordHeader; {
+		for rest := stream[:end]; len(rest) >= recordHeader; {
 			size := int(rest[3])<<8 | int(rest[4])
 			end := min(recordHeader+size, len(rest))
-			joined, rest = append(joined, rest[recordHeader:end]...), rest[end:]
+			if rest[0] == recordHandshake {
+				joined = append(joined, rest[recordHeader:end]...)
+			}
+			rest = rest[end:]
 		}
 		if !bytes.Contains(joined, []byte(h.serverName)) {
 			t.Fatalf("the name %q is not in the stream", h.serverName)
@@ -305,4 +317,80 @@ func FuzzHello(f *testing.F) {
 			t.Fatalf("%q", h.serverName)
 		}
 	})
+}
+
+// TestAskedAgain holds that a host which asks for another ClientHello gets it, and that the other one may not
+// name another host.
+func TestAskedAgain(t *testing.T) {
+	certificate := testCertificate(t)
+	listener, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{
+		Certificates: []tls.Certificate{certificate}, CurvePreferences: []tls.CurveID{tls.CurveP384}, MinVersion: tls.VersionTLS13,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	go func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer conn.Close()
+				_, _ = io.Copy(conn, conn)
+			}()
+		}
+	}()
+	port := listener.Addr().(*net.TCPAddr).Port
+	b := start(t, nil, rule("api.example.com", port))
+	b.names.set("api.example.com", "127.0.0.1")
+	authority := fmt.Sprintf("api.example.com:%d", port)
+
+	conn := tls.Client(b.tunnel(authority), &tls.Config{
+		ServerName: "api.example.com", InsecureSkipVerify: true, CurvePreferences: []tls.CurveID{tls.X25519, tls.CurveP384},
+	})
+	if err := conn.Handshake(); err != nil {
+		t.Fatalf("a client that is asked again: %v", err)
+	}
+	if !conn.ConnectionState().HelloRetryRequest {
+		t.Fatal("the host did not ask again: the test shows nothing")
+	}
+	if _, err := io.WriteString(conn, "ping"); err != nil {
+		t.Fatal(err)
+	}
+	pong := make([]byte, 4)
+	if _, err := io.ReadFull(conn, pong); err != nil || string(pong) != "ping" {
+		t.Fatalf("got %q, %v", pong, err)
+	}
+	conn.Close()
+	if end := b.audit.wait(t, "end", 1); end.Cause == string(HelloRefused) || end.BytesUp == 0 || end.BytesDown == 0 {
+		t.Errorf("end %+v", end)
+	}
+
+	for i, test := range []struct {
+		second []byte
+		want   Reason
+	}{
+		{whole(serverNames("evil.example.net")), ServerNameMismatch},
+		{append([]byte{recordChangeCipher, 3, 3, 0, 1, 1}, whole(serverNames("evil.example.net"))...), ServerNameMismatch},
+		{append([]byte{recordData, 3, 3, 0, 2, 0, 0}, whole()...), ServerNameMissing},
+		{whole(serverNames("api.example.com"), extension{0xfe0d, nil}), EncryptedHello},
+		{[]byte("GET / HTTP/1.1\r\n\r\n"), NotTLS},
+	} {
+		raw := b.tunnel(authority).(*net.TCPConn)
+		// Groups that the host does not have, and a share for one of them.
+		offer := []extension{serverNames("api.example.com"), {43, []byte{2, 3, 4}}, {13, []byte{0, 4, 8, 4, 4, 3}},
+			{10, []byte{0, 4, 0, 29, 0, 24}}, {51, append([]byte{0, 36, 0, 29, 0, 32}, bytes.Repeat([]byte{9}, 32)...)}}
+		if _, err := raw.Write(append(whole(offer...), test.second...)); err != nil {
+			t.Fatal(err)
+		}
+		if d := b.audit.wait(t, "decision", 2*i+3); d.Reason != string(test.want) {
+			t.Errorf("%d: decided %s, want %s", i, d.Reason, test.want)
+		}
+		raw.Close()
+		if end := b.audit.wait(t, "end", i+2); end.Cause != string(HelloRefused) || end.BytesUp != int64(len(whole(offer...))) {
+			t.Errorf("%d: %+v: more went up than the first hello of %d bytes", i, end, len(whole(offer...)))
+		}
+	}
 }

@@ -45,9 +45,9 @@ func (p *Proxy) reload() {
 	if err == nil && p.listRead && bytes.Equal(data, p.listData) {
 		return
 	}
+	p.listRead, p.listData = err == nil, data
 	var st *state
 	if err == nil {
-		p.listRead, p.listData = true, data
 		st, err = newState(data)
 	}
 	p.use(st, err)

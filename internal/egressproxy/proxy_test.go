@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"log/slog"
 	"net"
 	"net/http"
@@ -25,6 +26,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"go4.org/netipx"
 
 	"github.com/mcpwarden/mcp-warden/internal/egressproxy/access"
@@ -35,13 +37,14 @@ const patience = 10 * time.Second
 
 // testbed is a proxy on loopback with a resolver and hosts of its own.
 type testbed struct {
-	t     *testing.T
-	proxy *Proxy
-	addr  string
-	list  string // path of the access list
-	names *names
-	audit *auditLog
-	stop  func() // ends the proxy and waits for it
+	t        *testing.T
+	proxy    *Proxy
+	addr     string
+	list     string // path of the access list
+	names    *names
+	audit    *auditLog
+	registry *prometheus.Registry
+	stop     func() // ends the proxy and waits for it
 }
 
 // names answers look-ups.
@@ -196,14 +199,21 @@ func rule(host string, ports ...int) access.Rule {
 // start a proxy whose access list has the rules for server "a".
 func start(t *testing.T, change func(*Config), rules ...access.Rule) *testbed {
 	t.Helper()
+	return serve(t, 0, change, rules...)
+}
+
+// serve is start with time for what is open when the proxy is told to stop.
+func serve(t *testing.T, drain time.Duration, change func(*Config), rules ...access.Rule) *testbed {
+	t.Helper()
 	b := &testbed{
 		t: t, list: filepath.Join(t.TempDir(), "access.json"),
 		names: &names{answers: map[string][][]netip.Addr{}}, audit: &auditLog{more: make(chan struct{}, 1)},
+		registry: prometheus.NewRegistry(),
 	}
 	listOf(t, b.list, rules...)
 	config := Config{
 		ListPath: b.list, Limits: DefaultLimits(), Resolver: b.names,
-		Log: slog.New(slog.NewJSONHandler(b.audit, nil)), Registry: prometheus.NewRegistry(),
+		Log: slog.New(slog.NewJSONHandler(b.audit, nil)), Registry: b.registry,
 	}
 	if change != nil {
 		change(&config)
@@ -220,7 +230,7 @@ func start(t *testing.T, change func(*Config), rules ...access.Rule) *testbed {
 	b.addr = listener.Addr().String()
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- b.proxy.Serve(ctx, listener, 0) }()
+	go func() { done <- b.proxy.Serve(ctx, listener, drain) }()
 	b.stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-done; err != nil {
@@ -229,6 +239,19 @@ func start(t *testing.T, change func(*Config), rules ...access.Rule) *testbed {
 	})
 	t.Cleanup(b.stop)
 	return b
+}
+
+// metric as it is shown, "" where it is not.
+func (b *testbed) metric(name string) string {
+	b.t.Helper()
+	recorder := httptest.NewRecorder()
+	promhttp.HandlerFor(b.registry, promhttp.HandlerOpts{}).ServeHTTP(recorder, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+	for text := range strings.Lines(recorder.Body.String()) {
+		if value, ok := strings.CutPrefix(text, "mcp_warden_egress_"+name+" "); ok {
+			return strings.TrimSpace(value)
+		}
+	}
+	return ""
 }
 
 // connect to the proxy.
@@ -286,9 +309,11 @@ func auth(server, password string) string {
 // tlsHost is a TLS server on loopback, with its port.
 func tlsHost(t *testing.T) (*httptest.Server, int) {
 	t.Helper()
-	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprintf(w, "hello from %s", r.Host)
 	}))
+	server.Config.ErrorLog = log.New(io.Discard, "", 0) // tests break handshakes off
+	server.StartTLS()
 	t.Cleanup(server.Close)
 	return server, server.Listener.Addr().(*net.TCPAddr).Port
 }
@@ -387,4 +412,12 @@ func mustPolicy(t testing.TB, rules ...access.Rule) *access.Policy {
 		t.Fatal(err)
 	}
 	return policy
+}
+
+// testCertificate is one that the tests' clients do not check.
+func testCertificate(t *testing.T) tls.Certificate {
+	t.Helper()
+	server := httptest.NewTLSServer(http.NotFoundHandler())
+	defer server.Close()
+	return server.TLS.Certificates[0]
 }
