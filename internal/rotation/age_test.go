@@ -90,6 +90,7 @@ func TestWorst(t *testing.T) {
 	}{
 		{"none", nil, Verdict{}},
 		{"well", []Verdict{well, well}, well},
+		{"no secrets, and none too old", []Verdict{well, yes(v1alpha1.ReasonNoSecrets, "None.")}, yes(v1alpha1.ReasonNoSecrets, "None.")},
 		{"rolled back and too old", []Verdict{old, well, rolled}, no(rolled.Reason, "Rolled back. Old.")},
 		{"a source is gone and so cannot be read", []Verdict{unread, gone}, no(gone.Reason, "Gone. Unread.")},
 		{"too old while it rotates", []Verdict{waiting, old}, no(old.Reason, "Old. Rotating.")},

@@ -33,8 +33,8 @@ var severity = []string{
 	v1alpha1.ReasonRotationPending,
 	v1alpha1.ReasonRotating,
 	v1alpha1.ReasonSourceUnreadable,
-	v1alpha1.ReasonCurrent,
 	v1alpha1.ReasonNoSecrets,
+	v1alpha1.ReasonCurrent,
 }
 
 // Worst makes one verdict of several: status and reason of the worst, and after its message those of
