@@ -4,7 +4,7 @@ SHELL := /usr/bin/env bash -o pipefail
 
 # The tools are pinned in hack/tools/go.mod; go caches what it builds of them.
 TOOL = go tool -modfile=hack/tools/go.mod
-MODULES = . hack/localcluster test/images test/judges
+MODULES = . hack/localcluster test/images test/judges test/credentials
 
 .PHONY: help
 help: ## List the targets
@@ -27,10 +27,11 @@ bench: ## 500 and 2,000 servers beside the floor, on fresh API servers
 	go run ./test/bench
 
 .PHONY: generate
-generate: ## Write all that is generated: deep copies, apply configurations, CRDs, RBAC
+generate: ## Write all that is generated: deep copies, apply configurations, CRDs, RBAC, gitleaks' rules
 	$(TOOL) controller-gen object applyconfiguration paths=./api/...
 	$(TOOL) controller-gen crd paths=./api/... output:crd:dir=config/crd/bases
 	$(TOOL) controller-gen rbac:roleName=mcp-warden paths=./controllers/... output:rbac:dir=config/rbac
+	go -C test/credentials run ./generate $(CURDIR)/internal/credentials/gitleaks/rules.go
 
 .PHONY: golden
 golden: ## Write the golden files of plan and status anew

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -56,6 +57,8 @@ type MCPServerReconciler struct {
 	sources   *sources
 	digestKey *digestKey
 	slots     *slots
+	// literals are the literalReports by the name of the server.
+	literals sync.Map
 }
 
 // +kubebuilder:rbac:groups=mcpwarden.io,resources=mcpservers,verbs=list;watch
@@ -66,6 +69,7 @@ func (r *MCPServerReconciler) Reconcile(ctx context.Context, req ctrl.Request) (
 	server := &v1alpha1.MCPServer{}
 	if err := r.Client.Get(ctx, req.NamespacedName, server); err != nil {
 		if apierrors.IsNotFound(err) {
+			r.forgetLiterals(req)
 			return r.closeBehind(ctx, req.Namespace)
 		}
 		return ctrl.Result{}, fmt.Errorf("get MCPServer: %w", err)
@@ -101,6 +105,7 @@ func isBeingCollected(server *v1alpha1.MCPServer) bool {
 
 // report writes the status if it changed, records what turned, and decides what is tried again.
 func (r *MCPServerReconciler) report(ctx context.Context, server *v1alpha1.MCPServer, in status.Input, err error) (ctrl.Result, error) {
+	err = redactedFor(server, err)
 	switch {
 	case apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause):
 		return ctrl.Result{}, nil // the server goes with its namespace
@@ -108,10 +113,11 @@ func (r *MCPServerReconciler) report(ctx context.Context, server *v1alpha1.MCPSe
 		return ctrl.Result{}, err // somebody wrote at the same time: look again
 	}
 	in.Server, in.Now, in.Problem = server, r.Now(), problemOf(err)
+	in.Literals = r.literalCredentials(server)
 	updated := server.DeepCopy()
 	updated.Status = status.Compute(in)
 	if writeErr := r.writeStatus(ctx, server, updated); writeErr != nil {
-		return ctrl.Result{}, writeErr
+		return ctrl.Result{}, redactedFor(server, writeErr)
 	}
 	for _, e := range append(in.Events(), status.Transitions(&server.Status, &updated.Status)...) {
 		r.Recorder.Eventf(server, nil, e.Type, e.Reason, e.Action, "%s", e.Note)

@@ -57,7 +57,7 @@ func TestMain(m *testing.M) {
 }
 
 func run(m *testing.M) int {
-	log.SetLogger(logr.FromSlogHandler(slog.DiscardHandler))
+	log.SetLogger(logr.FromSlogHandler(slog.NewJSONHandler(&logs, &slog.HandlerOptions{Level: slog.LevelDebug})))
 	server, err := apiserver.Start(context.Background(), "controllers", "kube-scheduler")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

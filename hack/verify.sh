@@ -7,11 +7,12 @@ modules="$(find . -name go.mod -not -path './hack/localcluster/modules/*' -exec 
 
 before=$(mktemp -d)
 trap 'rm -rf "$before"' EXIT
-cp -r api config "$before"
+cp -r api config internal/credentials/gitleaks "$before"
 make --no-print-directory -s generate
 for folder in api config; do
   diff -r "$before/$folder" "$folder" || { echo "verify: $folder was not up to date: commit what make generate wrote"; exit 1; }
 done
+diff "$before/gitleaks/rules.go" internal/credentials/gitleaks/rules.go || { echo "verify: gitleaks' rules were not up to date: commit what make generate wrote"; exit 1; }
 for m in $modules; do
   go -C "$m" mod tidy -diff || { echo "verify: run go mod tidy in $m"; exit 1; }
 done

@@ -14,6 +14,8 @@ const (
 	// ConditionSecretsCurrent is True when the pods have the values that the Secrets hold, and none of
 	// those is too old.
 	ConditionSecretsCurrent = "SecretsCurrent"
+	// ConditionNoLiteralCredentials is True when env, args and command spell out no credential.
+	ConditionNoLiteralCredentials = "NoLiteralCredentials"
 )
 
 // Reasons of the conditions of an MCPServer.
@@ -44,6 +46,12 @@ const (
 	ReasonRejected = "Rejected"
 	// ReasonReconcileError: the API server could not be asked or told; it is tried again.
 	ReasonReconcileError = "ReconcileError"
+	// ReasonNoneFound: env, args and command hold no literal credential that any rule knows.
+	ReasonNoneFound = "NoneFound"
+	// ReasonLiteralCredentialFound: env, args or command hold a credential that belongs into a Secret.
+	ReasonLiteralCredentialFound = "LiteralCredentialFound"
+	// ReasonNotAllChecked: env, args and command are too large to be looked at with every rule.
+	ReasonNotAllChecked = "NotAllChecked"
 	// ReasonReconciled: nothing is left to do.
 	ReasonReconciled = "Reconciled"
 )

@@ -25,6 +25,9 @@ type Event struct {
 // Transitions are the events between two statuses: none where no condition turned.
 func Transitions(old, now *v1alpha1.MCPServerStatus) []Event {
 	var out []Event
+	if c, turned := turnedTo(old, now, v1alpha1.ConditionNoLiteralCredentials); turned && c.Status == metav1.ConditionFalse {
+		out = append(out, Event{corev1.EventTypeWarning, c.Reason, "Inspect", c.Message})
+	}
 	if c, turned := turnedTo(old, now, v1alpha1.ConditionStalled); turned && c.Status == metav1.ConditionTrue {
 		return append(out, Event{corev1.EventTypeWarning, c.Reason, "Stall", c.Message})
 	}

@@ -13,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/mcpwarden/mcp-warden/api/v1alpha1"
+	"github.com/mcpwarden/mcp-warden/internal/credentials"
 	"github.com/mcpwarden/mcp-warden/internal/plan"
 	"github.com/mcpwarden/mcp-warden/internal/rotation"
 )
@@ -35,6 +36,8 @@ type Input struct {
 	// Secrets tell of the values that the server gets from Secrets; nil where it gets none, or where
 	// they could not be looked at.
 	Secrets *Secrets
+	// Literals are the credentials that the spec spells out; nil where nobody looked.
+	Literals *credentials.Report
 	// Problem that kept the plan from being applied; nil where it was applied.
 	Problem *Problem
 }
@@ -121,6 +124,9 @@ func Compute(in Input) v1alpha1.MCPServerStatus {
 	set(&out, in, v1alpha1.ConditionStalled, stalled)
 	if current, known := secretsCurrent(in); known {
 		set(&out, in, v1alpha1.ConditionSecretsCurrent, current)
+	}
+	if in.Literals != nil {
+		set(&out, in, v1alpha1.ConditionNoLiteralCredentials, noLiteralCredentials(in.Literals))
 	}
 	return out
 }
@@ -283,7 +289,7 @@ func running(in Input) (ready, progress verdict) {
 	d := in.Deployment
 	want, have := deref(d.Spec.Replicas), d.Status
 	ready = verdict{metav1.ConditionTrue, v1alpha1.ReasonServing, fmt.Sprintf("%d of %d pods are ready.", have.ReadyReplicas, want)}
-	trouble := troubleOf(d, in.Pods)
+	trouble := credentials.Redact(in.Server, troubleOf(d, in.Pods))
 	if have.AvailableReplicas < want || want == 0 {
 		ready.status, ready.reason = metav1.ConditionFalse, v1alpha1.ReasonReplicasUnavailable
 		ready.message += trouble
