@@ -72,14 +72,26 @@ func example(i int) *v1alpha1.MCPServer {
 
 func namespace(i int) string { return fmt.Sprintf("bench-%d", i%namespaces) }
 
+// createNamespaces makes the operator's namespace, and those of the servers with the Secret that they name.
 func (c *cluster) createNamespaces(ctx context.Context) error {
+	objects := []client.Object{&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: operatorNamespace}}}
 	for i := range namespaces {
-		if err := c.client.Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace(i)}}); err != nil {
-			return fmt.Errorf("create namespace: %w", err)
+		objects = append(objects, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace(i)}},
+			&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: namespace(i), Name: "token"}, Data: token})
+	}
+	for _, obj := range objects {
+		if err := c.client.Create(ctx, obj); err != nil {
+			return fmt.Errorf("create what servers need: %w", err)
 		}
 	}
 	return nil
 }
+
+// operatorNamespace is where the operator keeps its own Secret.
+const operatorNamespace = "mcp-warden-system"
+
+// token is what the Secret that every server names holds.
+var token = map[string][]byte{"token": []byte("not-a-credential")}
 
 // createServers creates servers, and hands each one on as soon as it is there.
 func (c *cluster) createServers(ctx context.Context, workers, size int, created chan<- *v1alpha1.MCPServer) error {
@@ -182,7 +194,7 @@ func interesting(verb, resource string) bool {
 	case "mcpservers":
 		return verb != "WATCH" && verb != "POST"
 	case "mcpservers/status", "networkpolicies", "serviceaccounts", "services", "deployments", "poddisruptionbudgets", "replicasets",
-		"events", "nodes", "pods", "endpointslices":
+		"events", "nodes", "pods", "endpointslices", "secrets":
 		return verb != "WATCH"
 	}
 	return false

@@ -4,9 +4,11 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -50,13 +52,17 @@ func (c *cluster) floor(ctx context.Context, opts options, size int) (float64, e
 	return time.Since(start).Seconds(), nil
 }
 
-// writeObjects applies what the plan holds, the baseline once for each namespace.
+// writeObjects applies what the plan holds and the snapshot of the values, the baseline once for each namespace.
 func (c *cluster) writeObjects(ctx context.Context, server *v1alpha1.MCPServer, baselines *sync.Map) error {
-	planned, errs := plan.Build(plan.Input{Server: server})
+	const label = "0123456789abcdef"
+	planned, errs := plan.Build(plan.Input{Server: server, Secrets: plan.Secrets{
+		Snapshot: plan.SnapshotName(server.Name, label), Label: label, State: `{"deployed":{}}`,
+	}})
 	if len(errs) > 0 {
 		return errs.ToAggregate()
 	}
-	for _, o := range planned.Objects {
+	snapshot := plan.SnapshotSecret(server, label, label, map[string][]byte{"TOKEN": token["token"]})
+	for _, o := range slices.Insert(planned.Objects, len(planned.Objects)-1, snapshot) { // before the Deployment
 		if _, done := baselines.LoadOrStore(o.Namespace, true); o.Name == plan.BaselineName && done {
 			continue
 		}
@@ -64,7 +70,10 @@ func (c *cluster) writeObjects(ctx context.Context, server *v1alpha1.MCPServer, 
 		if err != nil {
 			return fmt.Errorf("encode %s: %w", o.Kind, err)
 		}
-		obj := plan.NewLive(o.Kind)
+		var obj client.Object = &corev1.Secret{}
+		if o.Kind != "Secret" {
+			obj = plan.NewLive(o.Kind)
+		}
 		obj.SetNamespace(o.Namespace)
 		obj.SetName(o.Name)
 		if err := c.client.Patch(ctx, obj, client.RawPatch(types.ApplyPatchType, body), client.FieldOwner("floor"), client.ForceOwnership); err != nil {
