@@ -3,6 +3,7 @@ package rotation
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/mcpwarden/mcp-warden/api/v1alpha1"
@@ -47,11 +48,12 @@ type Live struct {
 	// References that snapshot was made for; empty if that is unknown.
 	References string
 	// Digest of that snapshot's contents (of nothing, where there is none) under the present key. It
-	// counts for more than the state, and must be given where NeedsContents says so; empty where it is not known.
+	// counts for more than a state that the snapshot's name does not speak for, and must be given where
+	// NeedsContents says so; empty where it is not known.
 	Digest string
 	// GoodDigest is the same for the snapshot of State.Good.
 	GoodDigest string
-	// Lost says that the deployed snapshot is gone, or is not the server's own untouched one, and
+	// Lost says that the deployed snapshot (of the state, or of the template where there is no state) is gone, or is not the server's own untouched one, and
 	// cannot be made again from the sources.
 	Lost bool
 	// GoodLost says the same of the snapshot of State.Good.
@@ -156,11 +158,9 @@ func (d *decider) first() bool {
 
 // adopt: what the state does not tell, or tells in digests of a lost key, is taken from what is live.
 func (d *decider) adopt() bool {
-	if same := d.now.Good; same != nil && d.Live.Lost && same.Snapshot == d.now.Deployed.Snapshot {
-		d.Live.GoodLost = true
-	}
 	unread := unknown("The snapshot in use cannot be read; the server is left as it is until it can be.")
 	if unfit(d.now, d.Live.Snapshot) {
+		d.Live.Lost = d.Live.Lost && d.Live.Digest == "" // it may be the state's that is gone
 		if d.Live.Digest == "" && !d.Live.Lost {
 			return d.hold(unread)
 		}
@@ -171,6 +171,9 @@ func (d *decider) adopt() bool {
 			d.now.Request = requestID(d.Request)
 		}
 		d.event(EventAdopted, true, "The state of the rotation was missing or changed by another hand; it goes on from what is live.")
+	}
+	if same := d.now.Good; same != nil && d.Live.Lost && same.Snapshot == d.now.Deployed.Snapshot {
+		d.Live.GoodLost = true
 	}
 	if !d.read(&d.now.Deployed, d.Live.Digest, d.Live.Lost) {
 		return d.hold(unread)
@@ -188,10 +191,13 @@ func (d *decider) adopt() bool {
 	return false
 }
 
-// read gives a version the digest of its contents, where that is known: it is the truth. False says
-// that what is there cannot be compared.
+// read gives a version the digest of its contents, where that is known. Only where the snapshot's name
+// speaks for the state and against the contents, it is the snapshot that was changed: the caller makes
+// it again or calls it lost. False says that what is there cannot be compared.
 func (d *decider) read(v *Version, contents string, lost bool) bool {
-	if contents != "" && !lost {
+	named := func(digest string) bool { return strings.HasSuffix(v.Snapshot, "-"+Short(digest)) }
+	tampered := madeUnder(v.Digest, d.KeyID) && named(v.Digest) && !named(contents)
+	if contents != "" && !lost && !tampered {
 		v.Digest = contents
 	}
 	return lost || madeUnder(v.Digest, d.KeyID)

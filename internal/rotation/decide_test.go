@@ -22,8 +22,8 @@ const testKeyID = "0000cafe"
 
 // version x of the values, made for refsA under the present key.
 func version(x int) Version {
-	digest := fmt.Sprintf("%s-%032x", testKeyID, x)
-	return Version{Snapshot: fmt.Sprintf("s-env-%016x", x), Digest: digest, References: refsA}
+	digest := fmt.Sprintf("%s-%016x%016x", testKeyID, x, 0)
+	return Version{Snapshot: "s-env-" + Short(digest), Digest: digest, References: refsA}
 }
 
 func lostKey(v Version) Version {
@@ -273,9 +273,14 @@ func TestDecide(t *testing.T) {
 			want{action: Roll, state: State{Deployed: version(2), Good: new(refs(version(1), refsB))}, reason: v1alpha1.ReasonRotating, events: []string{EventAdopted, EventStarted}}},
 		{"a template of another snapshot than the state's", input(settled(2), desired(version(2)), since(start), live(func(l *Live) { l.Snapshot, l.Digest = version(1).Snapshot, version(1).Digest })),
 			want{state: settled(1), reason: v1alpha1.ReasonRotationPending, requeue: 30 * time.Second, events: []string{EventAdopted}}},
-		{"a state that claims other contents than there are", input(settled(2), desired(version(2)), since(start), live(contents(version(1).Digest))),
-			want{state: State{Deployed: Version{version(2).Snapshot, version(1).Digest, refsA}, Good: &Version{version(2).Snapshot, version(1).Digest, refsA}}, reason: v1alpha1.ReasonRotationPending, requeue: 30 * time.Second}},
-
+		{"a state that claims other contents than there are, against the name", input(State{Deployed: Version{version(1).Snapshot, version(2).Digest, refsA}}, desired(version(2)), since(start), live(contents(version(1).Digest))),
+			want{state: settled(1), reason: v1alpha1.ReasonRotationPending, requeue: 30 * time.Second}},
+		{"a state that the name does not speak for either", input(State{Deployed: Version{version(7).Snapshot, version(2).Digest, refsA}}, live(contents(version(1).Digest))),
+			want{state: State{Deployed: Version{version(7).Snapshot, version(1).Digest, refsA}, Good: &Version{version(7).Snapshot, version(1).Digest, refsA}}, reason: v1alpha1.ReasonCurrent}},
+		{"contents that are not those of the state and of the name", input(settled(1), live(contents(version(2).Digest))),
+			want{state: settled(1), reason: v1alpha1.ReasonCurrent}},
+		{"a template of another snapshot, that of the state is gone", input(settled(2), desired(version(2)), since(start), snapshotLost, goodLost, live(func(l *Live) { l.Snapshot, l.Digest = version(1).Snapshot, version(1).Digest })),
+			want{state: settled(1), reason: v1alpha1.ReasonRotationPending, requeue: 30 * time.Second, events: []string{EventAdopted}}},
 		{"no state, no snapshot, no sources: nothing is told that was not done", input(State{}, unreadable, snapshotLost, live(func(l *Live) { l.Snapshot = "s-env-x" })),
 			want{action: Hold, reason: v1alpha1.ReasonSnapshotLost}},
 
