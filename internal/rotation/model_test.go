@@ -1,6 +1,7 @@
 package rotation
 
 import (
+	"flag"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -478,12 +479,10 @@ func (m *model) give(kind, suffix string) map[string]int {
 	return before
 }
 
+var schedules = flag.Int("schedules", 200, "how many random schedules the model runs")
+
 func TestModel(t *testing.T) {
-	schedules := 1000
-	if testing.Short() {
-		schedules = 100
-	}
-	for seed := range uint64(schedules) {
+	for seed := range uint64(*schedules) {
 		m := newModel(t, seed)
 		m.crashes = seed%2 == 1
 		m.log = append(m.log, fmt.Sprintf("seed %d", seed))
