@@ -17,7 +17,8 @@ import (
 )
 
 // The key of all digests is made once for an installation and kept.
-// +kubebuilder:rbac:groups="",resources=secrets,verbs=get;create,namespace=mcp-warden-system
+// +kubebuilder:rbac:groups="",resources=secrets,verbs=create,namespace=mcp-warden-system
+// +kubebuilder:rbac:groups="",resources=secrets,resourceNames=mcp-warden-digest-key,verbs=get,namespace=mcp-warden-system
 
 const (
 	// digestKeyName is the name of the Secret, in the operator's namespace, that holds the key.

@@ -99,8 +99,13 @@ func TestLimitedToNamespaces(t *testing.T) {
 			Selector: map[string]string{"app": "postgres"}, Ports: []corev1.ServicePort{{Port: 5432}}}})
 	}
 
-	// Two servers, each in a namespace of its own, call one another's namespaces and one beyond.
-	server, second, ignored := example(near, "web"), example(far, "web"), example(other, "web")
+	for _, namespace := range []string{far, other} {
+		create(t, secretOf(namespace, "shared", map[string]string{"token": "one", "user": "one"}))
+	}
+
+	// A server calls another namespace that is listed, and one that is not; a second one has secrets.
+	server, second, ignored := example(near, "web"), withToken(far, "web", "shared", "token"), withToken(other, "web", "shared", "token")
+	second.Spec.SecretFiles = []v1alpha1.SecretFile{{MountPath: "/run/secrets/shared", SecretRef: v1alpha1.SecretKeys{Name: "shared", Keys: []v1alpha1.DataKey{"user"}}}}
 	server.Spec.Replicas = new(int32(2))
 	server.Spec.Network = &v1alpha1.Network{Egress: []v1alpha1.EgressRule{
 		{To: v1alpha1.EgressTarget{Service: &v1alpha1.ServiceReference{Namespace: far, Name: "postgres"}}, Ports: []int32{5432}},
@@ -120,6 +125,8 @@ func TestLimitedToNamespaces(t *testing.T) {
 	for _, child := range children(server) {
 		get(t, child)
 	}
+
+	rotatesSecrets(t, second)
 
 	// What it made is kept so, and cleaned up, with the rights of a namespace.
 	edit(t, &networkingv1.NetworkPolicy{ObjectMeta: named(server)}, func(p *networkingv1.NetworkPolicy) { p.Spec.Egress = nil })
@@ -143,6 +150,7 @@ func TestLimitedToNamespaces(t *testing.T) {
 		t.Error("a server outside the namespaces was managed")
 	}
 	wantElsewhere := []string{
+		"create secrets " + operatorNamespace, "get secrets " + operatorNamespace, // the key of the digests
 		"list endpointslices default", "list nodes ", "list services default", "list services kube-system",
 		"watch endpointslices default", "watch nodes ", "watch services default", "watch services kube-system",
 	}
@@ -160,6 +168,32 @@ func TestLimitedToNamespaces(t *testing.T) {
 			t.Errorf("the operator watches %s and does not look first whether it may read them (newAccess)", resource)
 		}
 	}
+}
+
+// rotatesSecrets changes the values of a Secret that a server has in a variable and in a file.
+func rotatesSecrets(t *testing.T, server *v1alpha1.MCPServer) {
+	t.Helper()
+	deployment := &appsv1.Deployment{ObjectMeta: named(server)}
+	get(t, deployment)
+	before := deployment.Spec.Template.Labels[plan.LabelSnapshot]
+	edit(t, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: server.Namespace, Name: "shared"}}, func(s *corev1.Secret) {
+		s.Data["token"], s.Data["user"] = []byte("two"), []byte("two")
+	})
+	eventually(t, func() string {
+		get(t, deployment)
+		label := deployment.Spec.Template.Labels[plan.LabelSnapshot]
+		if label == "" || label == before {
+			return "the new value is not rolled out"
+		}
+		snapshot := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: server.Namespace, Name: plan.SnapshotName(server.Name, label)}}
+		files := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: server.Namespace, Name: plan.FilesName(server.Name, "shared")}}
+		get(t, snapshot)
+		get(t, files)
+		if got := string(snapshot.Data["TOKEN"]) + " " + string(files.Data["user"]); got != "two two" {
+			return "the pods are given " + got
+		}
+		return ""
+	})
 }
 
 // resources of the requests about a namespace with a verb.

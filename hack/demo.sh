@@ -91,6 +91,7 @@ without_pods() {
   go build -o bin/manager ./cmd/manager
   kubectl apply --server-side -k config/crd
   kubectl wait --for=condition=Established crd/mcpservers.mcpwarden.io --timeout=60s >/dev/null
+  kubectl apply -f config/default/namespace.yaml # where it keeps the key of its digests
   bin/manager --health-probe-bind-address=0 2>bin/manager.log &
   manager=$!
   trap 'kill "$manager" 2>/dev/null || true' EXIT
