@@ -287,8 +287,8 @@ func (r *MCPServerReconciler) strip(ctx context.Context, o plan.Object, applied 
 // recordRepair tells of an object that changed although the spec did not.
 func (r *MCPServerReconciler) recordRepair(server *v1alpha1.MCPServer, pair pair, drift string, applied client.Object) {
 	o := pair.planned
-	if !wasInPlace(server, o) {
-		return
+	if !wasInPlace(server, o) || pair.live != nil && pair.live.GetAnnotations()[plan.AnnotationRotation] != metaOf(o.Config).Annotations[plan.AnnotationRotation] {
+		return // a step of a rotation is no repair
 	}
 	switch {
 	case drift != "":

@@ -302,10 +302,16 @@ func (s *secretsSeen) input(server *v1alpha1.MCPServer, obs *observation, now ti
 	if held := s.snapshots[in.Live.Snapshot]; held.ours {
 		in.Live.References = held.meta.Annotations[plan.AnnotationReferences]
 	}
-	in.Live.Digest = s.contents(cmp.Or(in.Live.Snapshot, s.state.Deployed.Snapshot))
+	// What the state says is not to be corrected by a snapshot that somebody meddled with.
+	ask := rotation.NeedsContents(s.state, in.Live.Snapshot, in.KeyID)
+	if ask {
+		in.Live.Digest = s.contents(cmp.Or(in.Live.Snapshot, s.state.Deployed.Snapshot))
+	}
 	in.Live.Lost = !s.intact(s.state.Deployed) && s.state.Deployed.Digest != s.desired.Digest
 	if good := s.state.Good; good != nil {
-		in.Live.GoodDigest = s.contents(good.Snapshot)
+		if ask {
+			in.Live.GoodDigest = s.contents(good.Snapshot)
+		}
 		in.Live.GoodLost = !s.intact(*good) && good.Digest != s.desired.Digest
 	}
 	return in
