@@ -308,6 +308,9 @@ func (s *secretsSeen) input(server *v1alpha1.MCPServer, obs *observation, now ti
 		in.Live.Digest = s.contents(cmp.Or(in.Live.Snapshot, s.state.Deployed.Snapshot))
 	}
 	in.Live.Lost = !s.intact(s.state.Deployed) && s.state.Deployed.Digest != s.desired.Digest
+	if s.state.Deployed.Digest == "" { // nothing says what the pods' snapshot should hold
+		in.Live.Lost = in.Live.Snapshot != "" && !s.snapshots[in.Live.Snapshot].ours
+	}
 	if good := s.state.Good; good != nil {
 		if ask {
 			in.Live.GoodDigest = s.contents(good.Snapshot)

@@ -406,6 +406,13 @@ func TestSnapshotsAreGuarded(t *testing.T) {
 	if got := revision(t, server); got != "1" {
 		t.Errorf("revision %s: guarding the snapshot replaced pods", got)
 	}
+	edit(t, deploymentOf(t, server), func(d *appsv1.Deployment) { delete(d.Annotations, plan.AnnotationRotation) })
+	remove(t, snapshot()) // both at once: nothing says what the snapshot held
+	eventually(t, restored)
+	waitReason(t, server, v1alpha1.ConditionSecretsCurrent, v1alpha1.ReasonCurrent)
+	if got := revision(t, server); got != "1" {
+		t.Errorf("revision %s: losing the state replaced pods", got)
+	}
 	remove(t, secret) // the pods keep what they have
 	waitReason(t, server, v1alpha1.ConditionSecretsCurrent, v1alpha1.ReasonSourceNotFound)
 	remove(t, snapshot())
