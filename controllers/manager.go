@@ -75,6 +75,8 @@ type Options struct {
 	Workers int
 	// BlockedRetry is how long it takes until what somebody else must cure is tried again; 30 s if zero.
 	BlockedRetry time.Duration
+	// OwnerAge is how old what is known of the objects that fill Secrets may get; 5 min if zero.
+	OwnerAge time.Duration
 }
 
 // NewManager returns a manager with every reconciler set up, and with a cache that holds no more
@@ -107,8 +109,12 @@ func NewManager(config *rest.Config, opts Options) (ctrl.Manager, error) {
 	r := &MCPServerReconciler{
 		sources:   newSources(mgr.GetClient(), mgr.GetAPIReader()),
 		digestKey: &digestKey{live: mgr.GetAPIReader(), writer: mgr.GetClient(), namespace: opts.Namespace},
-		slots:     &slots{limit: cmp.Or(opts.MaxRotations, maxRotations), taken: map[types.NamespacedName]bool{}},
-		Client:    mgr.GetClient(), Live: mgr.GetAPIReader(), Recorder: mgr.GetEventRecorder(plan.FieldManager),
+		owners: &ownerReader{
+			live: mgr.GetAPIReader(), mapper: mgr.GetRESTMapper(), now: time.Now,
+			age: cmp.Or(opts.OwnerAge, ownerAge), seen: map[ownerName]ownerSeen{},
+		},
+		slots:  &slots{limit: cmp.Or(opts.MaxRotations, maxRotations), taken: map[types.NamespacedName]bool{}},
+		Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Recorder: mgr.GetEventRecorder(plan.FieldManager),
 		Now: time.Now, ClusterDNS: opts.ClusterDNS, ClusterCIDRs: opts.ClusterCIDRs, ComponentImage: opts.ComponentImage, Namespaces: opts.Namespaces, BlockedRetry: opts.BlockedRetry,
 	}
 	return mgr, r.setUp(mgr, opts.Workers)

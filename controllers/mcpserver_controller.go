@@ -57,6 +57,7 @@ type MCPServerReconciler struct {
 	sources   *sources
 	digestKey *digestKey
 	slots     *slots
+	owners    *ownerReader
 	// literals are the literalReports by the name of the server.
 	literals sync.Map
 }

@@ -17,6 +17,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/mcpwarden/mcp-warden/api/v1alpha1"
+	"github.com/mcpwarden/mcp-warden/internal/owners"
 	"github.com/mcpwarden/mcp-warden/internal/plan"
 	"github.com/mcpwarden/mcp-warden/internal/rotation"
 	"github.com/mcpwarden/mcp-warden/internal/status"
@@ -116,7 +117,7 @@ func (d *decision) judge(server *v1alpha1.MCPServer, in rotation.Input) {
 	}
 	var dated []rotation.Dated
 	for _, s := range d.sourcesStatus(&server.Status, in.Now) {
-		entry := rotation.Dated{Secret: s.Name, Key: s.Key}
+		entry := rotation.Dated{Secret: s.Name, Key: s.Key, Expires: owners.Expires(&s)}
 		if s.ChangedTime != nil {
 			entry.Changed = s.ChangedTime.Time
 		}
@@ -127,8 +128,14 @@ func (d *decision) judge(server *v1alpha1.MCPServer, in rotation.Input) {
 	if verdict.Reason == v1alpha1.ReasonNoSecrets && len(d.seen.files) > 0 {
 		verdict.Reason, verdict.Message = v1alpha1.ReasonCurrent, "The files hold the newest secrets."
 	}
-	d.verdict = rotation.Worst(append(slices.Clone(d.seen.problems), verdict, age)...)
-	d.recheck = sooner(d.RequeueAfter, turns)
+	verdicts := append(slices.Clone(d.seen.problems), verdict, age)
+	for _, s := range d.seen.sources {
+		if v := owners.Verdict(s.Secret, s.owner); v != nil {
+			verdicts = append(verdicts, *v)
+		}
+	}
+	d.verdict = rotation.Worst(verdicts...)
+	d.recheck = sooner(sooner(d.RequeueAfter, turns), d.seen.ownersAge)
 }
 
 // sooner of two durations of which zero means never.
@@ -193,6 +200,9 @@ func (d *decision) sourcesStatus(old *v1alpha1.MCPServerStatus, now time.Time) [
 			entry.ChangedTime, entry.AgeSource = new(metav1.NewTime(now).Rfc3339Copy()), v1alpha1.AgeObserved
 		default:
 			entry.ChangedTime, entry.AgeSource = new(metav1.NewTime(s.created)), v1alpha1.AgeCreation
+		}
+		if entry.Owner = s.owner; !s.value.notAfter.IsZero() {
+			entry.NotAfter = new(metav1.NewTime(s.value.notAfter))
 		}
 		out = append(out, entry)
 	}

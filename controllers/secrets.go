@@ -15,6 +15,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/mcpwarden/mcp-warden/api/v1alpha1"
+	"github.com/mcpwarden/mcp-warden/internal/owners"
 	"github.com/mcpwarden/mcp-warden/internal/plan"
 	"github.com/mcpwarden/mcp-warden/internal/rotation"
 	"github.com/mcpwarden/mcp-warden/internal/status"
@@ -42,6 +43,8 @@ type secretsSeen struct {
 	problems []rotation.Verdict
 	// snapshots of the server, by name.
 	snapshots map[string]snapshot
+	// ownersAge is after how long to look again at what fills the Secrets; zero for never.
+	ownersAge time.Duration
 	// files that the server reads, by the Secret that they come from.
 	files []filesSeen
 }
@@ -57,6 +60,8 @@ type source struct {
 	value value
 	// created is when the Secret was.
 	created time.Time
+	// owner fills the Secret; nil where nobody is known to.
+	owner *v1alpha1.SecretOwner
 }
 
 // snapshot is a Secret with the values of the server's variables.
@@ -153,6 +158,9 @@ func (r *MCPServerReconciler) observeSource(ctx context.Context, server *v1alpha
 		entry := source{keyRef: from, found: found, value: v}
 		if seen.meta != nil {
 			entry.created = seen.meta.CreationTimestamp.Time
+			var again time.Duration
+			entry.owner, again = r.owners.look(ctx, server.Namespace, owners.Of(seen.meta))
+			s.ownersAge = sooner(s.ownersAge, again)
 		}
 		s.sources = append(s.sources, entry)
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"time"
 	"unicode/utf8"
 
 	corev1 "k8s.io/api/core/v1"
@@ -13,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/mcpwarden/mcp-warden/internal/owners"
 	"github.com/mcpwarden/mcp-warden/internal/rotation"
 )
 
@@ -31,6 +33,8 @@ type value struct {
 	size int
 	// text tells whether it is UTF-8 without a NUL.
 	text bool
+	// notAfter is until when the certificate is valid that the value is known to be; zero for none.
+	notAfter time.Time
 }
 
 // secretValues are the values of one Secret.
@@ -134,8 +138,11 @@ func (s *sources) remember(name types.NamespacedName, secret *corev1.Secret, key
 			kept[k] = value{}
 			continue
 		}
-		kept[k] = digestOf(key, data)
-		out[k] = kept[k]
+		v := digestOf(key, data)
+		if secret.Type == corev1.SecretTypeTLS && k == corev1.TLSCertKey {
+			v.notAfter, _ = owners.NotAfter(data)
+		}
+		kept[k], out[k] = v, v
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

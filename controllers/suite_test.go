@@ -39,6 +39,8 @@ const (
 	glance = 20 * time.Millisecond
 	// blockedRetry of the operator under test.
 	blockedRetry = 300 * time.Millisecond
+	// testOwnerAge of the operator under test.
+	testOwnerAge = 500 * time.Millisecond
 )
 
 var (
@@ -129,7 +131,7 @@ func startOperatorAs(account string, namespaces ...string) (*operator, error) {
 			Metrics:    metricsserver.Options{BindAddress: "0"},
 			Controller: config.Controller{SkipNameValidation: new(true)},
 		},
-		ClusterDNS: types.NamespacedName{Namespace: "kube-system", Name: "kube-dns"}, Namespace: "mcp-warden-system", Workers: 8, BlockedRetry: blockedRetry,
+		ClusterDNS: types.NamespacedName{Namespace: "kube-system", Name: "kube-dns"}, Namespace: "mcp-warden-system", Workers: 8, BlockedRetry: blockedRetry, OwnerAge: testOwnerAge,
 	})
 	if err != nil {
 		return nil, err

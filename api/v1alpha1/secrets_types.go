@@ -147,4 +147,49 @@ type SecretSource struct {
 	// ageSource says where changedTime is from.
 	// +optional
 	AgeSource AgeSource `json:"ageSource,omitempty"`
+
+	// notAfter is until when the certificate is valid that the key tls.crt of a Secret of type
+	// kubernetes.io/tls holds.
+	// +optional
+	NotAfter *metav1.Time `json:"notAfter,omitempty"`
+
+	// owner is who fills the Secret; left out where nobody is known to.
+	// +optional
+	Owner *SecretOwner `json:"owner,omitempty"`
+}
+
+// SecretOwner is an object that fills a Secret, such as an ExternalSecret or a Certificate. Of these
+// two it also says how fresh they are, as of the last few minutes.
+type SecretOwner struct {
+	// apiVersion of the object.
+	// +required
+	// +kubebuilder:validation:MaxLength=512
+	APIVersion string `json:"apiVersion"`
+
+	// kind of the object.
+	// +required
+	// +kubebuilder:validation:MaxLength=63
+	Kind string `json:"kind"`
+
+	// name of the object, in the server's namespace.
+	// +required
+	// +kubebuilder:validation:MaxLength=253
+	Name string `json:"name"`
+
+	// ready is the status of the object's condition Ready: True, False or Unknown.
+	// +optional
+	// +kubebuilder:validation:MaxLength=16
+	Ready string `json:"ready,omitempty"`
+
+	// refreshTime is when an ExternalSecret last fetched the value, changed or not.
+	// +optional
+	RefreshTime *metav1.Time `json:"refreshTime,omitempty"`
+
+	// notAfter is until when the certificate of a Certificate is valid.
+	// +optional
+	NotAfter *metav1.Time `json:"notAfter,omitempty"`
+
+	// renewalTime is when a Certificate is to be renewed.
+	// +optional
+	RenewalTime *metav1.Time `json:"renewalTime,omitempty"`
 }

@@ -76,6 +76,8 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.SecretFileApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("SecretKeys"):
 		return &apiv1alpha1.SecretKeysApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("SecretOwner"):
+		return &apiv1alpha1.SecretOwnerApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("SecretSource"):
 		return &apiv1alpha1.SecretSourceApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("SecretsStatus"):

@@ -516,6 +516,30 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: name
       type:
         namedType: com.github.mcpwarden.mcp-warden.api.v1alpha1.ObjectName
+- name: com.github.mcpwarden.mcp-warden.api.v1alpha1.SecretOwner
+  map:
+    fields:
+    - name: apiVersion
+      type:
+        scalar: string
+    - name: kind
+      type:
+        scalar: string
+    - name: name
+      type:
+        scalar: string
+    - name: notAfter
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Time
+    - name: ready
+      type:
+        scalar: string
+    - name: refreshTime
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Time
+    - name: renewalTime
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Time
 - name: com.github.mcpwarden.mcp-warden.api.v1alpha1.SecretSource
   map:
     fields:
@@ -534,6 +558,12 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: name
       type:
         scalar: string
+    - name: notAfter
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Time
+    - name: owner
+      type:
+        namedType: com.github.mcpwarden.mcp-warden.api.v1alpha1.SecretOwner
 - name: com.github.mcpwarden.mcp-warden.api.v1alpha1.SecretsStatus
   map:
     fields:

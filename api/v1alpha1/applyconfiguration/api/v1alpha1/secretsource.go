@@ -22,6 +22,11 @@ type SecretSourceApplyConfiguration struct {
 	ChangedTime *v1.Time `json:"changedTime,omitempty"`
 	// ageSource says where changedTime is from.
 	AgeSource *apiv1alpha1.AgeSource `json:"ageSource,omitempty"`
+	// notAfter is until when the certificate is valid that the key tls.crt of a Secret of type
+	// kubernetes.io/tls holds.
+	NotAfter *v1.Time `json:"notAfter,omitempty"`
+	// owner is who fills the Secret; left out where nobody is known to.
+	Owner *SecretOwnerApplyConfiguration `json:"owner,omitempty"`
 }
 
 // SecretSourceApplyConfiguration constructs a declarative configuration of the SecretSource type for use with
@@ -67,5 +72,21 @@ func (b *SecretSourceApplyConfiguration) WithChangedTime(value v1.Time) *SecretS
 // If called multiple times, the AgeSource field is set to the value of the last call.
 func (b *SecretSourceApplyConfiguration) WithAgeSource(value apiv1alpha1.AgeSource) *SecretSourceApplyConfiguration {
 	b.AgeSource = &value
+	return b
+}
+
+// WithNotAfter sets the NotAfter field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the NotAfter field is set to the value of the last call.
+func (b *SecretSourceApplyConfiguration) WithNotAfter(value v1.Time) *SecretSourceApplyConfiguration {
+	b.NotAfter = &value
+	return b
+}
+
+// WithOwner sets the Owner field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Owner field is set to the value of the last call.
+func (b *SecretSourceApplyConfiguration) WithOwner(value *SecretOwnerApplyConfiguration) *SecretSourceApplyConfiguration {
+	b.Owner = value
 	return b
 }
