@@ -26,6 +26,10 @@ test-e2e: ## End-to-end tests on a local cluster of their own; needs root on Lin
 bench: ## 500 and 2,000 servers beside the floor, on fresh API servers
 	go run ./test/bench
 
+.PHONY: bench-egress
+bench-egress: ## The egress proxy beside squid, tinyproxy and a bare proxy; needs root on Linux
+	go run ./test/bench-egress
+
 .PHONY: generate
 generate: ## Write all that is generated: deep copies, apply configurations, CRDs, RBAC, gitleaks' rules
 	$(TOOL) controller-gen object applyconfiguration paths=./api/...

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/netip"
 	"slices"
+	"sync"
 	"time"
 )
 
@@ -35,7 +36,8 @@ func (p *Proxy) handle(conn *net.TCPConn) {
 	c.isPending = true
 	defer c.settled()
 	_ = conn.SetDeadline(p.now().Add(p.limits.HeadTime))
-	data, end, reason := readHead(conn, make([]byte, 0, firstBuffer), p.limits.HeadBytes)
+	buf := headBuffers.Get().(*[firstBuffer]byte)
+	data, end, reason := readHead(conn, buf[:0], p.limits.HeadBytes)
 	if len(data) == 0 && reason != HeadTimeout {
 		_ = conn.Close() // opened and closed, as a check of the port does: nothing was asked for
 		return
@@ -55,7 +57,12 @@ func (p *Proxy) handle(conn *net.TCPConn) {
 		return
 	}
 	c.serve(f, h, data, end)
+	if h.method == http.MethodConnect { // else another goroutine has it now
+		headBuffers.Put(buf)
+	}
 }
+
+var headBuffers = sync.Pool{New: func() any { return new([firstBuffer]byte) }}
 
 // settled takes the connection out of those that are pending.
 func (c *client) settled() {

@@ -73,7 +73,11 @@ func (p *helloParser) parse(stream []byte) (h hello, done bool, reason Reason) {
 		if len(rest) < recordHeader+size {
 			return h, false, ""
 		}
-		p.message = append(p.message, rest[recordHeader:recordHeader+size]...)
+		if fragment := rest[recordHeader : recordHeader+size : recordHeader+size]; p.message == nil {
+			p.message = fragment // mostly all of it; a second one makes a copy
+		} else {
+			p.message = append(p.message, fragment...)
+		}
 		p.scanned += recordHeader + size
 		if len(p.message) < handshakeHeader {
 			continue
