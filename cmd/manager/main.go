@@ -9,6 +9,7 @@ import (
 	"runtime/debug"
 	"strings"
 
+	"github.com/go-logr/logr"
 	"k8s.io/apimachinery/pkg/types"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
@@ -45,7 +46,11 @@ func run() error {
 	logOptions := zap.Options{}
 	logOptions.BindFlags(flag.CommandLine)
 	flag.Parse()
-	ctrl.SetLogger(zap.New(zap.UseFlagOptions(&logOptions)))
+	logger := zap.New(zap.UseFlagOptions(&logOptions))
+	ctrl.SetLogger(logger)
+	if err := checkVerbosity(logger); err != nil {
+		return fmt.Errorf("--zap-log-level: %w", err)
+	}
 
 	namespace, name, err := scope.ParseClusterDNS(*clusterDNS)
 	if err != nil {
@@ -96,6 +101,17 @@ func run() error {
 		return fmt.Errorf("add readiness check: %w", err)
 	}
 	return mgr.Start(ctrl.SetupSignalHandler())
+}
+
+// bodiesLevel is the verbosity at which the Kubernetes client logs what it sends and gets, values of Secrets included.
+const bodiesLevel = 8
+
+// checkVerbosity refuses a logger that would write secrets.
+func checkVerbosity(logger logr.Logger) error {
+	if logger.V(bodiesLevel).Enabled() {
+		return fmt.Errorf("at %d and above, requests and their answers are logged with the values of Secrets: choose at most %d", bodiesLevel, bodiesLevel-1)
+	}
+	return nil
 }
 
 func parsePrefixes(list string) ([]netip.Prefix, error) {

@@ -27,6 +27,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/go-logr/logr"
+	"github.com/go-logr/logr/funcr"
 	corev1 "k8s.io/api/core/v1"
 	eventsv1 "k8s.io/api/events/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -44,6 +46,7 @@ import (
 	"k8s.io/client-go/metadata/metadatainformer"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
+	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/mcpwarden/mcp-warden/api/v1alpha1"
@@ -95,6 +98,7 @@ func listen(ctx context.Context, config *rest.Config) (*listener, error) {
 	if err := l.watchAll(ctx, config); err != nil {
 		return nil, err
 	}
+	ctrl.SetLogger(l.logger())
 	l.restore, err = l.overhear()
 	return l, err
 }
@@ -106,6 +110,11 @@ func (l *listener) add(kind string, said []byte) {
 	if _, err := l.files[kind].Write(said); err != nil {
 		panic(err) // the run would prove nothing
 	}
+}
+
+// logger is for operators in this process. It takes as much as the operator's own may be told to write.
+func (l *listener) logger() logr.Logger {
+	return funcr.New(func(_, said string) { l.add(saidInLogs, []byte(said+"\n")) }, funcr.Options{Verbosity: 7})
 }
 
 // plant makes a value known that must be said nowhere.
