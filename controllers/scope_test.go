@@ -144,6 +144,9 @@ func TestLimitedToNamespaces(t *testing.T) {
 		return ""
 	})
 	o.calm(t, far)
+	if repairs := eventsOf(t, second, "Repaired"); len(repairs) > 0 {
+		t.Errorf("a rotation is told as a repair: %s", repairs[0].Note)
+	}
 
 	get(t, ignored)
 	if len(ignored.Status.Conditions) > 0 || exists(t, &appsv1.Deployment{ObjectMeta: named(ignored)}) {
