@@ -3,6 +3,7 @@
 package controllers
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/netip"
@@ -87,12 +88,12 @@ func (r *MCPServerReconciler) Reconcile(ctx context.Context, req ctrl.Request) (
 	if err != nil {
 		return r.report(ctx, server, status.Input{}, err)
 	}
-	seen := secrets.status(&server.Status, r.Now())
-	planned, invalid := plan.Build(plan.Input{Server: server, Facts: obs.facts, Secrets: secrets.forPlan(server)})
+	seen := secrets.status(&server.Status, obs, r.Now())
+	planned, invalid := plan.Build(plan.Input{Server: server, Facts: obs.facts, Secrets: secrets.forPlan(server, obs)})
 	if len(invalid) > 0 {
 		return r.report(ctx, server, obs.status(nil, seen), invalidSpec(invalid))
 	}
-	err = r.apply(ctx, server, planned, obs, secrets)
+	err = cmp.Or(r.apply(ctx, server, planned, obs, secrets), obs.unread)
 	return r.report(ctx, server, obs.status(planned, seen), err)
 }
 

@@ -32,6 +32,8 @@ type observation struct {
 	pods       []corev1.Pod
 	// secrets that the spec names; nil where it names none.
 	secrets *secretsSeen
+	// unread says why they could not be looked at; nil where they could.
+	unread error
 }
 
 func (o *observation) status(p *plan.Plan, secrets *status.Secrets) status.Input {

@@ -146,9 +146,13 @@ func sooner(a, b time.Duration) time.Duration {
 	return a
 }
 
-// forPlan is what the plan needs to know of the decision.
-func (d *decision) forPlan(server *v1alpha1.MCPServer) plan.Secrets {
-	if d == nil {
+// forPlan is what the plan needs to know of the decision. Where nothing could be decided, the pods
+// keep what they have, and a spec that may need more is held.
+func (d *decision) forPlan(server *v1alpha1.MCPServer, obs *observation) plan.Secrets {
+	switch {
+	case obs.unread != nil:
+		return unreadSecrets(server, obs.deployment)
+	case d == nil:
 		return plan.Secrets{}
 	}
 	out := plan.Secrets{Snapshot: d.State.Deployed.Snapshot, Label: labelOf(server, d.State.Deployed.Snapshot)}
@@ -161,9 +165,27 @@ func (d *decision) forPlan(server *v1alpha1.MCPServer) plan.Secrets {
 	return out
 }
 
+func unreadSecrets(server *v1alpha1.MCPServer, live *appsv1.Deployment) plan.Secrets {
+	out := plan.Secrets{Snapshot: liveSnapshot(server, live)}
+	out.Label = labelOf(server, out.Snapshot)
+	if live != nil {
+		out.State = live.Annotations[plan.AnnotationRotation]
+	}
+	if live == nil || server.Status.ObservedGeneration != server.Generation {
+		out.Hold = &plan.Hold{Reason: v1alpha1.ReasonSourceUnreadable, Message: unreadMessage}
+	}
+	return out
+}
+
+const unreadMessage = "The Secrets cannot be looked at for the moment; it is tried again. The condition Reconciling says why."
+
 // status of the server's secrets.
-func (d *decision) status(old *v1alpha1.MCPServerStatus, now time.Time) *status.Secrets {
-	if d == nil {
+func (d *decision) status(old *v1alpha1.MCPServerStatus, obs *observation, now time.Time) *status.Secrets {
+	switch {
+	case obs.unread != nil:
+		return &status.Secrets{Status: old.Secrets, Verdict: rotation.Verdict{
+			Status: metav1.ConditionUnknown, Reason: v1alpha1.ReasonSourceUnreadable, Message: unreadMessage}}
+	case d == nil:
 		return nil
 	}
 	out := &status.Secrets{Verdict: d.verdict, Events: d.Events, Recheck: d.recheck, Status: &v1alpha1.SecretsStatus{

@@ -87,7 +87,8 @@ type filesSeen struct {
 	copy *metav1.PartialObjectMetadata
 }
 
-// observeSecrets reads what the spec names of Secrets, and the copies that the server has of it.
+// observeSecrets looks at the Secrets of a server. That it cannot must not keep the server from being
+// isolated, or stopped: it is told with the rest.
 func (r *MCPServerReconciler) observeSecrets(ctx context.Context, server *v1alpha1.MCPServer, obs *observation) error {
 	annotation := ""
 	if obs.deployment != nil {
@@ -96,6 +97,12 @@ func (r *MCPServerReconciler) observeSecrets(ctx context.Context, server *v1alph
 	if len(plan.SecretsOf(&server.Spec)) == 0 && annotation == "" {
 		return nil
 	}
+	obs.unread = r.lookAtSecrets(ctx, server, obs, annotation)
+	return nil
+}
+
+// lookAtSecrets reads what the spec names of Secrets, and the copies that the server has of it.
+func (r *MCPServerReconciler) lookAtSecrets(ctx context.Context, server *v1alpha1.MCPServer, obs *observation, annotation string) error {
 	key, err := r.digestKey.get(ctx)
 	if err != nil {
 		return err

@@ -11,6 +11,7 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -457,6 +458,59 @@ func TestALostKeyRollsNothing(t *testing.T) {
 	}
 	setKey(t, secret, "token", "two")
 	waitTokens(t, server, "two")
+}
+
+// A key that is damaged keeps the verdict open, and nothing else.
+func TestADamagedKeyKeepsNothingOpen(t *testing.T) {
+	namespace := newNamespace(t)
+	runPods(t, namespace)
+	create(t, secretOf(namespace, "token", map[string]string{"token": "one"}))
+	server := withToken(namespace, "web", "token", "token")
+	first, err := startOperator()
+	if err != nil {
+		t.Fatal(err)
+	}
+	create(t, server)
+	waitReason(t, server, v1alpha1.ConditionSecretsCurrent, v1alpha1.ReasonCurrent)
+	first.calm(t, namespace)
+	if err := first.stop(); err != nil {
+		t.Fatal(err)
+	}
+	key := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: operatorNamespace, Name: "mcp-warden-digest-key"}}
+	get(t, key)
+	damaged := key.DeepCopy()
+	damaged.ResourceVersion, damaged.Data = "", map[string][]byte{"key": []byte("short")}
+	remove(t, key)
+	create(t, damaged)
+	t.Cleanup(func() {
+		key.ResourceVersion, key.UID = "", ""
+		for _, do := range []func() error{
+			func() error { return admin.Delete(context.Background(), damaged) }, func() error { return admin.Create(context.Background(), key) },
+		} {
+			if err := do(); err != nil {
+				t.Errorf("restore the key: %v", err)
+			}
+		}
+	})
+	exclusive(t)
+	if c := waitReason(t, server, v1alpha1.ConditionSecretsCurrent, v1alpha1.ReasonSourceUnreadable); c.Status != metav1.ConditionUnknown {
+		t.Errorf("SecretsCurrent is %s", c.Status)
+	}
+	if c := waitReason(t, server, v1alpha1.ConditionReconciling, v1alpha1.ReasonReconcileError); !strings.Contains(c.Message, "restore it, or delete the Secret") {
+		t.Errorf("message %q", c.Message)
+	}
+	policy := &networkingv1.NetworkPolicy{ObjectMeta: named(server)}
+	get(t, policy)
+	edit(t, policy, func(p *networkingv1.NetworkPolicy) { p.Spec.Egress = []networkingv1.NetworkPolicyEgressRule{{}} })
+	eventually(t, func() string {
+		get(t, policy)
+		return differs(len(policy.Spec.Egress), 0)
+	})
+	edit(t, server, func(s *v1alpha1.MCPServer) { s.Spec.DesiredState = v1alpha1.StateStopped })
+	eventually(t, func() string { return differs(*deploymentOf(t, server).Spec.Replicas, 0) })
+	if got := revision(t, server); got != "1" {
+		t.Errorf("revision %s", got)
+	}
 }
 
 // No list and no watch ever brings a value of a Secret, and a write does not bring it back.
