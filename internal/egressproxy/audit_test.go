@@ -44,6 +44,37 @@ func TestForgery(t *testing.T) {
 	}
 }
 
+// TestNoSecrets: what clients put where it does not belong is not written down.
+func TestNoSecrets(t *testing.T) {
+	const secret = "s3cr3t"
+	for name, request := range map[string]string{
+		"a password in a URL":               "GET http://user:" + secret + "@api.example.com/ HTTP/1.1\r\n" + auth("a", "of-a") + "\r\n",
+		"a token as a user":                 "GET http://" + secret + "@api.example.com/ HTTP/1.1\r\n" + auth("a", "of-a") + "\r\n",
+		"a password in a CONNECT":           "CONNECT user:" + secret + "@api.example.com:443 HTTP/1.1\r\n" + auth("a", "of-a") + "\r\n",
+		"a token in a path without a host":  "GET /?token=" + secret + " HTTP/1.1\r\n" + auth("a", "of-a") + "\r\n",
+		"a token in the path of a CONNECT":  "CONNECT api.example.com:443/" + secret + " HTTP/1.1\r\n" + auth("a", "of-a") + "\r\n",
+		"a token in a query":                "GET http://api.example.org/?token=" + secret + " HTTP/1.1\r\nHost: api.example.org\r\n" + auth("a", "of-a") + "\r\n",
+		"a token in a query without a path": "GET http://api_example.org?token=" + secret + " HTTP/1.1\r\n" + auth("a", "of-a") + "\r\n",
+		"a token in a fragment":             "GET http://api.example.com#" + secret + " HTTP/1.1\r\n" + auth("a", "of-a") + "\r\n",
+		"a token with another scheme":       "GET https://" + secret + "@api.example.com/ HTTP/1.1\r\n" + auth("a", "of-a") + "\r\n",
+		"the credential as the name":        "CONNECT api.example.com:443 HTTP/1.1\r\n" + auth(secret, "") + "\r\n",
+		"a wrong password":                  "CONNECT api.example.com:443 HTTP/1.1\r\n" + auth("a", secret) + "\r\n",
+		"a header":                          "GET http://api.example.org/ HTTP/1.1\r\nHost: api.example.org\r\nAuthorization: Bearer " + secret + "\r\n" + auth("a", "of-a") + "\r\n",
+		"a malformed header":                "GET http://api.example.com/ HTTP/1.1\r\nCookie " + secret + "\r\n\r\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := start(t, nil, rule("api.example.com", 443, 80))
+			answer := b.ask(request)
+			if d := b.audit.wait(t, "decision", 1); d.Decision != "Denied" {
+				t.Fatalf("%+v", d)
+			}
+			if text := b.audit.String() + answer; strings.Contains(text, secret) {
+				t.Errorf("written down: %s", text)
+			}
+		})
+	}
+}
+
 // TestServerName that is refused is told, bounded and quoted.
 func TestForgedServerName(t *testing.T) {
 	b, _ := openTunnel(t, nil)

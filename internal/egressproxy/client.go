@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
 	"slices"
 	"sync"
 	"time"
@@ -84,17 +85,19 @@ func (c *client) decide(h *head) (*flow, Reason) {
 	if reason != "" {
 		return nil, reason
 	}
-	c.decision.claimed = server
 	grants := st.policy.Grants(server, password)
 	if grants == nil {
+		if st.policy.Has(server) { // else it may be anything, such as a password in the wrong place
+			c.decision.claimed = server
+		}
 		return nil, CredentialWrong
 	}
 	c.decision.server = grants.Server
 	if h.method == http.MethodTrace {
 		return nil, MethodRefused
 	}
-	to, raw, reason := h.destination()
-	c.decision.host = raw
+	to, authority, reason := h.destination()
+	c.decision.host = authority
 	if reason != "" {
 		return nil, reason
 	}
@@ -207,10 +210,20 @@ func (c *client) openTunnel(f *flow, origin *net.TCPConn, early []byte) Reason {
 	if reason != "" {
 		return reason
 	}
-	c.allow(f)
 	_ = origin.SetDeadline(c.now().Add(c.limits.HelloTime))
-	answer, again := firstAnswer(f, origin, hello)
-	n, _ := c.conn.Write(answer) // what breaks from here on will be found broken by those who relay
+	n, err := origin.Write(hello)
+	f.up.Add(int64(n))
+	c.allow(f) // while the answer is on its way
+	var answer []byte
+	again := false
+	if err == nil {
+		answer, again, err = firstAnswer(origin, hello[:0])
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) { // whether it asks again is still open
+		c.decision.detail = "the host does not answer the ClientHello"
+		return HelloTimeout
+	}
+	n, _ = c.conn.Write(answer) // what breaks from here on will be found broken by those who relay
 	f.down.Add(int64(n))
 	if again {
 		_ = c.conn.SetDeadline(c.now().Add(c.limits.HelloTime))
@@ -238,23 +251,16 @@ func (c *client) hello(f *flow, early []byte, again bool) (sent, rest []byte, re
 	return data[:end], slices.Clone(data[end:]), c.judgeHello(f, h)
 }
 
-// firstAnswer forwards a ClientHello and reads as much of the answer as tells whether it asks for another
-// one. It reads into the buffer of the hello.
-func firstAnswer(f *flow, origin net.Conn, hello []byte) (answer []byte, again bool) {
-	n, err := origin.Write(hello)
-	f.up.Add(int64(n))
-	if err != nil {
-		return nil, false
-	}
-	answer = hello[:0]
+// firstAnswer reads as much of a host's answer as tells whether it asks for another ClientHello.
+func firstAnswer(origin net.Conn, buf []byte) (answer []byte, again bool, err error) {
 	for {
-		if len(answer) == cap(answer) {
-			answer = grow(answer, 2*firstBuffer)
+		if len(buf) == cap(buf) {
+			buf = grow(buf, 2*firstBuffer)
 		}
-		n, err := origin.Read(answer[len(answer):cap(answer)])
-		answer = answer[:len(answer)+n]
-		if again, decided := asksAgain(answer); decided || err != nil {
-			return answer, again
+		n, err := origin.Read(buf[len(buf):cap(buf)])
+		buf = buf[:len(buf)+n]
+		if again, decided := asksAgain(buf); decided || err != nil {
+			return buf, again, err
 		}
 	}
 }

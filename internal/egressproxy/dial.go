@@ -22,6 +22,10 @@ const (
 	maxAddresses = 8
 )
 
+// KeepAlive is what finds out that an end of a connection is gone, and keeps what lies between from forgetting it; how
+// often and for how long is left to the kernel.
+var KeepAlive = net.KeepAliveConfig{Enable: true, Idle: time.Minute, Interval: -1, Count: -1}
+
 // errForbidden says that an address is one that the proxy never connects to.
 var errForbidden = errors.New("forbidden address")
 
@@ -115,7 +119,7 @@ func (p *Proxy) dial(ctx context.Context, addrs []netip.AddrPort) (*net.TCPConn,
 
 // dialOne connects to exactly this address, which is checked once more by what the kernel is asked for.
 func (p *Proxy) dialOne(ctx context.Context, addr netip.AddrPort) (*net.TCPConn, error) {
-	dialer := net.Dialer{Control: func(_, address string, _ syscall.RawConn) error {
+	dialer := net.Dialer{KeepAliveConfig: KeepAlive, Control: func(_, address string, _ syscall.RawConn) error {
 		asked, err := netip.ParseAddrPort(address)
 		if err != nil || asked != addr || p.forbids(p.state.Load(), asked.Addr()) {
 			return fmt.Errorf("%w: %s", errForbidden, address)

@@ -173,27 +173,24 @@ func (h *head) credential() (server, password string, reason Reason) {
 	return server, password, ""
 }
 
-// destination is where the request wants to go, from the request line alone.
-func (h *head) destination() (to target, raw string, reason Reason) {
-	if h.method == "CONNECT" {
-		if strings.ContainsAny(h.target, "/?#@") {
-			return target{}, h.target, TargetRefused
-		}
-		to, reason = parseAuthority(h.target, "")
-		return to, h.target, reason
-	}
+// destination is where the request wants to go, from the request line alone. Authority is that as it was sent, for the
+// audit log: nothing else of the target, which may hold passwords and tokens.
+func (h *head) destination() (to target, authority string, reason Reason) {
 	const scheme = "http://"
-	if len(h.target) <= len(scheme) || !strings.EqualFold(h.target[:len(scheme)], scheme) {
-		return target{}, h.target, TargetRefused
+	port := ""
+	switch {
+	case h.method == "CONNECT":
+		authority = h.target
+	case len(h.target) > len(scheme) && strings.EqualFold(h.target[:len(scheme)], scheme):
+		authority, port = h.target[len(scheme):], "80"
+		if i := strings.IndexAny(authority, "/?#"); i >= 0 {
+			authority = authority[:i]
+		}
 	}
-	authority := h.target[len(scheme):]
-	if i := strings.IndexAny(authority, "/?#"); i >= 0 {
-		authority = authority[:i]
+	if authority == "" && port == "" || strings.ContainsAny(authority, `/?#@\`) || strings.Contains(h.target, "#") {
+		return target{}, "", TargetRefused
 	}
-	if strings.ContainsAny(authority, `@\`) || strings.Contains(h.target, "#") {
-		return target{}, authority, TargetRefused
-	}
-	to, reason = parseAuthority(authority, "80")
+	to, reason = parseAuthority(authority, port)
 	return to, authority, reason
 }
 

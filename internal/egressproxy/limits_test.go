@@ -30,6 +30,28 @@ func TestSlowHello(t *testing.T) {
 	b.denied("", 1, HelloTimeout)
 }
 
+// TestSilentHost: a host that does not answer a ClientHello could still ask for another one, so nothing more is let
+// through to it.
+func TestSilentHost(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close() // it accepts in the kernel only
+	port := listener.Addr().(*net.TCPAddr).Port
+	b := start(t, func(c *Config) { c.Limits.HelloTime = 50 * time.Millisecond }, rule("api.example.com", port))
+	b.names.set("api.example.com", "127.0.0.1")
+	conn := b.tunnel(fmt.Sprintf("api.example.com:%d", port))
+	hello := whole(serverNames("api.example.com"))
+	if _, err := conn.Write(append(hello, whole(serverNames("evil.example.net"))...)); err != nil {
+		t.Fatal(err)
+	}
+	b.denied("", 2, HelloTimeout)
+	if end := b.audit.wait(t, "end", 1); end.Cause != string(HelloRefused) || end.BytesUp != int64(len(hello)) {
+		t.Errorf("%+v", end)
+	}
+}
+
 // TestManyHalfOpen holds that a client which opens connections and says nothing keeps only itself out, and
 // that what it holds is let go.
 func TestManyHalfOpen(t *testing.T) {
@@ -157,20 +179,17 @@ func TestSweep(t *testing.T) {
 // TestBytesAreCounted once each, whether a sweep or the end comes first.
 func TestBytesAreCounted(t *testing.T) {
 	b, conn := openTunnel(t, nil)
-	up := func() int {
-		count, _ := strconv.Atoi(b.metric(`bytes_total{direction="up"}`))
-		return count
-	}
 	echo(t, conn, "12345")
 	b.proxy.sweep(time.Now())
-	first := up()
 	echo(t, conn, "1234567")
 	conn.Close()
 	end := b.audit.wait(t, "end", 1)
-	eventually(t, "the rest is counted", func() bool { return up() == first+7 })
-	if int(end.BytesUp) != first+7 {
-		t.Errorf("the end tells %d, the metric %d", end.BytesUp, up())
+	if want := int64(len(whole(serverNames("api.example.com"))) + 12); end.BytesUp != want || end.BytesDown != 13 {
+		t.Errorf("the end tells %d up and %d down, want %d and 13", end.BytesUp, end.BytesDown, want)
 	}
+	eventually(t, "the metric says the same", func() bool {
+		return b.metric(`bytes_total{direction="up"}`) == strconv.FormatInt(end.BytesUp, 10) && b.metric(`bytes_total{direction="down"}`) == "13"
+	})
 }
 
 // openTunnel opens one to a host that echoes what comes after the ClientHello, after one x, and closes when the

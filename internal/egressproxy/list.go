@@ -41,6 +41,8 @@ func (p *Proxy) watchList(ctx context.Context) {
 // reload reads the access list. A list that cannot be read changes nothing but the readiness: what was
 // agreed last stays in force.
 func (p *Proxy) reload() {
+	p.listMu.Lock()
+	defer p.listMu.Unlock()
 	data, err := readList(p.listPath)
 	if err == nil && p.listRead && bytes.Equal(data, p.listData) {
 		return

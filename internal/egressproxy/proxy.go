@@ -98,7 +98,8 @@ type Proxy struct {
 
 	state     atomic.Pointer[state] // nil until an access list was read
 	listError atomic.Pointer[error]
-	listRead  bool
+	listMu    sync.Mutex
+	listRead  bool // what follows is what the file said last
 	listData  []byte
 
 	pending  pending

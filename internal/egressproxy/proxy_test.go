@@ -33,7 +33,7 @@ import (
 )
 
 // patience is how long a test waits for what must come.
-const patience = 10 * time.Second
+const patience = 30 * time.Second
 
 // testbed is a proxy on loopback with a resolver and hosts of its own.
 type testbed struct {

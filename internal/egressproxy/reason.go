@@ -77,7 +77,7 @@ const (
 	IdleTooLong   Cause = "IdleTooLong"   // nothing passed for too long
 	OpenTooLong   Cause = "OpenTooLong"   // its lifetime was over
 	TooManyBytes  Cause = "TooManyBytes"  // more passed than one connection may carry
-	HelloRefused  Cause = "HelloRefused"  // the host asked for another ClientHello, which did not pass
+	HelloRefused  Cause = "HelloRefused"  // the host asked for another ClientHello, which did not pass, or did not answer the first
 	RuleWithdrawn Cause = "RuleWithdrawn" // the access list no longer allows it
 	ProxyStopped  Cause = "ProxyStopped"  // the proxy stopped before it ended
 )

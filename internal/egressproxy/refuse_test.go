@@ -82,7 +82,7 @@ func TestRefused(t *testing.T) {
 		{"two dots at the end", connect("api.example.com..:443"), HostMalformed},
 		{"one label", connect("localhost:443"), HostMalformed},
 		{"the star itself", connect("*.example.org:443"), HostMalformed},
-		{"a backslash", connect(`evil.example.net\api.example.com:443`), HostMalformed},
+		{"a backslash", connect(`evil.example.net\api.example.com:443`), TargetRefused},
 		{"IPv4", connect("203.0.113.1:443"), AddressLiteral},
 		{"IPv4 with a dot at the end", connect("203.0.113.1.:443"), AddressLiteral},
 		{"the metadata address", connect("169.254.169.254:443"), AddressLiteral},

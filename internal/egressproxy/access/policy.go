@@ -20,6 +20,9 @@ type Policy struct {
 // Servers is how many servers the list has.
 func (p *Policy) Servers() int { return len(p.servers) }
 
+// Has tells whether the list has a server.
+func (p *Policy) Has(server string) bool { return p.servers[server] != nil }
+
 // Grants of the server that shows this name and password; nil where there is no such server or the
 // password is not its own. It takes as long for either.
 func (p *Policy) Grants(server, password string) *Grants {
