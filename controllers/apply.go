@@ -43,6 +43,8 @@ func metaOf(config runtime.ApplyConfiguration) *acmetav1.ObjectMetaApplyConfigur
 		return config.ObjectMetaApplyConfiguration
 	case *acpolicyv1.PodDisruptionBudgetApplyConfiguration:
 		return config.ObjectMetaApplyConfiguration
+	case *accorev1.SecretApplyConfiguration:
+		return config.ObjectMetaApplyConfiguration
 	case *accorev1.ServiceApplyConfiguration:
 		return config.ObjectMetaApplyConfiguration
 	case *accorev1.ServiceAccountApplyConfiguration:
@@ -175,30 +177,39 @@ func wasApplied(live client.Object) bool {
 
 // applyOne writes an object if it is not as planned, and returns it as it then is.
 func (r *MCPServerReconciler) applyOne(ctx context.Context, server *v1alpha1.MCPServer, pair pair) (client.Object, error) {
-	drift := ""
+	applied, drift, err := r.put(ctx, pair)
+	if err != nil {
+		return nil, err
+	}
+	if pair.live == nil || drift != "" {
+		r.recordRepair(server, pair, drift, applied)
+	}
+	return applied, nil
+}
+
+// put writes an object if it is not as planned. It returns the object as it then is, and where it
+// differed from the plan; "" where it did not, or was not there.
+func (r *base) put(ctx context.Context, pair pair) (applied client.Object, drift string, err error) {
 	if pair.live != nil {
 		if drift = plan.Drift(pair.live, pair.planned.Expected(pair.live)); drift == "" {
-			return pair.live, nil
+			return pair.live, "", nil
 		}
 	}
 	if err := r.handOverReplicas(ctx, pair); err != nil {
-		return nil, err
+		return nil, drift, err
 	}
-	applied, err := r.send(ctx, pair)
+	applied, err = r.send(ctx, pair)
 	if apierrors.IsInvalid(err) && pair.live != nil {
 		applied, err = r.replace(ctx, pair, err)
 	}
 	if err != nil {
 		if apierrors.IsConflict(err) && pair.uid == "" {
-			return nil, nameConflict(pair.planned, "was created by somebody else at the same time")
+			return nil, drift, nameConflict(pair.planned, "was created by somebody else at the same time")
 		}
-		return nil, err
+		return nil, drift, err
 	}
-	if applied, err = r.strip(ctx, pair.planned, applied); err != nil {
-		return nil, err
-	}
-	r.recordRepair(server, pair, drift, applied)
-	return applied, nil
+	applied, err = r.strip(ctx, pair.planned, applied)
+	return applied, drift, err
 }
 
 // noObjectHasIt is a resourceVersion that no object of ours can have: the API server gave it out
@@ -210,7 +221,7 @@ const replicasManager = plan.FieldManager + "-replicas"
 
 // send applies an object to what was looked up, and to nothing that took its place since. The plan
 // keeps its apply configuration as it is: client.Apply would write the API server's answer into it.
-func (r *MCPServerReconciler) send(ctx context.Context, pair pair) (client.Object, error) {
+func (r *base) send(ctx context.Context, pair pair) (client.Object, error) {
 	o := pair.planned
 	switch meta := metaOf(o.Config); {
 	case pair.uid != "":
@@ -225,8 +236,11 @@ func (r *MCPServerReconciler) send(ctx context.Context, pair pair) (client.Objec
 	var applied client.Object = plan.NewLive(o.Kind)
 	applied.SetNamespace(o.Namespace)
 	applied.SetName(o.Name)
-	if err := r.Client.Patch(ctx, applied, client.RawPatch(types.ApplyPatchType, body),
-		client.FieldOwner(plan.FieldManager), client.ForceOwnership); err != nil {
+	opts := []client.PatchOption{client.FieldOwner(plan.FieldManager), client.ForceOwnership}
+	if o.Kind == "Secret" {
+		opts = append(opts, uncached)
+	}
+	if err := r.Client.Patch(ctx, applied, client.RawPatch(types.ApplyPatchType, body), opts...); err != nil {
 		return nil, err
 	}
 	applied.SetManagedFields(nil)
@@ -235,9 +249,9 @@ func (r *MCPServerReconciler) send(ctx context.Context, pair pair) (client.Objec
 
 // replace writes an object as a whole. Of some fields only one may be set, such as the kinds of a
 // volume: applying ours to what somebody else has set is refused.
-func (r *MCPServerReconciler) replace(ctx context.Context, pair pair, refused error) (client.Object, error) {
+func (r *base) replace(ctx context.Context, pair pair, refused error) (client.Object, error) {
 	expected := pair.planned.Expected(pair.live).(client.Object)
-	if err := r.Client.Update(ctx, expected, client.FieldOwner(plan.FieldManager)); err != nil {
+	if err := r.update(ctx, pair.planned.Kind, expected); err != nil {
 		if apierrors.IsInvalid(err) {
 			return nil, refused // it was not what somebody else has set
 		}
@@ -247,9 +261,21 @@ func (r *MCPServerReconciler) replace(ctx context.Context, pair pair, refused er
 	return expected, nil
 }
 
+// uncached writes an object of a kind that nobody reads through the cache: else the cache would be
+// made to hold the kind, and with it the values of Secrets.
+const uncached = client.DisableReadYourWritesConsistency
+
+func (r *base) update(ctx context.Context, kind string, obj client.Object) error {
+	opts := []client.UpdateOption{client.FieldOwner(plan.FieldManager)}
+	if kind == "Secret" {
+		opts = append(opts, uncached)
+	}
+	return r.Client.Update(ctx, obj, opts...)
+}
+
 // handOverReplicas keeps the replicas of a Deployment where the spec says nothing of them any more:
 // they may still be ours, and an apply that leaves out what is ours takes it back to the default.
-func (r *MCPServerReconciler) handOverReplicas(ctx context.Context, pair pair) error {
+func (r *base) handOverReplicas(ctx context.Context, pair pair) error {
 	config, ok := pair.planned.Config.(*acappsv1.DeploymentApplyConfiguration)
 	if !ok || config.Spec.Replicas != nil || pair.live == nil {
 		return nil
@@ -268,12 +294,12 @@ func (r *MCPServerReconciler) handOverReplicas(ctx context.Context, pair pair) e
 }
 
 // strip takes out what others added to an object of ours and what applying leaves in place.
-func (r *MCPServerReconciler) strip(ctx context.Context, o plan.Object, applied client.Object) (client.Object, error) {
+func (r *base) strip(ctx context.Context, o plan.Object, applied client.Object) (client.Object, error) {
 	expected := o.Expected(applied).(client.Object)
 	if plan.Drift(applied, expected) == "" {
 		return applied, nil
 	}
-	if err := r.Client.Update(ctx, expected, client.FieldOwner(plan.FieldManager)); err != nil {
+	if err := r.update(ctx, o.Kind, expected); err != nil {
 		return nil, err
 	}
 	expected.SetManagedFields(nil)

@@ -3,6 +3,7 @@ package controllers
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -58,7 +59,11 @@ func (r *MCPServerReconciler) anyLeft(ctx context.Context, namespace string, exi
 	inNamespace := []client.ListOption{client.InNamespace(namespace), client.Limit(1), client.UnsafeDisableDeepCopy}
 	servers, deployments, pods := &v1alpha1.MCPServerList{}, &appsv1.DeploymentList{}, &corev1.PodList{}
 	for _, list := range []client.ObjectList{servers, deployments, pods} {
-		if err := r.Client.List(ctx, list, inNamespace...); err != nil {
+		opts := inNamespace
+		if list != client.ObjectList(servers) { // what is not a server's is the egress proxy's
+			opts = append(slices.Clone(opts), client.HasLabels{plan.LabelServer})
+		}
+		if err := r.Client.List(ctx, list, opts...); err != nil {
 			return "", fmt.Errorf("list what is left in namespace %s: %w", namespace, err)
 		}
 	}

@@ -71,6 +71,9 @@ type Options struct {
 	Namespace string
 	// MaxRotations is how many servers may be in the middle of a rotation at the same time; 10 if zero.
 	MaxRotations int
+	// CNIBackend says whether CiliumNetworkPolicies back egress proxies up: CNIBackendAuto, CNIBackendNone
+	// (the default) or CNIBackendCilium.
+	CNIBackend string
 	// Workers is how many servers are reconciled at the same time.
 	Workers int
 	// BlockedRetry is how long it takes until what somebody else must cure is tried again; 30 s if zero.
@@ -95,6 +98,10 @@ func NewManager(config *rest.Config, opts Options) (ctrl.Manager, error) {
 	if err != nil {
 		return nil, fmt.Errorf("limit the operator to its namespaces: %w", err)
 	}
+	cilium, err := backUpByCilium(config, opts)
+	if err != nil {
+		return nil, err
+	}
 	// A reconcile must see what the one before it wrote, or it would write it again.
 	opts.Manager.Client = client.Options{Cache: &client.CacheOptions{EnableReadYourWritesConsistency: new(true)}}
 	mgr, err := ctrl.NewManager(config, opts.Manager)
@@ -106,18 +113,25 @@ func NewManager(config *rest.Config, opts Options) (ctrl.Manager, error) {
 			return nil, fmt.Errorf("add the watch over namespaces: %w", err)
 		}
 	}
-	r := &MCPServerReconciler{
+	shared := base{
+		Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Recorder: mgr.GetEventRecorder(plan.FieldManager),
+		ClusterDNS: opts.ClusterDNS, ClusterCIDRs: opts.ClusterCIDRs, ComponentImage: opts.ComponentImage, Namespaces: opts.Namespaces, BlockedRetry: opts.BlockedRetry,
+	}
+	servers := &MCPServerReconciler{
+		base: shared, Now: time.Now,
 		sources:   newSources(mgr.GetClient(), mgr.GetAPIReader()),
 		digestKey: &digestKey{live: mgr.GetAPIReader(), writer: mgr.GetClient(), namespace: opts.Namespace},
 		owners: &ownerReader{
 			live: mgr.GetAPIReader(), mapper: mgr.GetRESTMapper(), now: time.Now,
 			age: cmp.Or(opts.OwnerAge, ownerAge), seen: map[ownerName]ownerSeen{},
 		},
-		slots:  &slots{limit: cmp.Or(opts.MaxRotations, maxRotations), taken: map[types.NamespacedName]bool{}},
-		Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Recorder: mgr.GetEventRecorder(plan.FieldManager),
-		Now: time.Now, ClusterDNS: opts.ClusterDNS, ClusterCIDRs: opts.ClusterCIDRs, ComponentImage: opts.ComponentImage, Namespaces: opts.Namespaces, BlockedRetry: opts.BlockedRetry,
+		slots: &slots{limit: cmp.Or(opts.MaxRotations, maxRotations), taken: map[types.NamespacedName]bool{}},
 	}
-	return mgr, r.setUp(mgr, opts.Workers)
+	if err := servers.setUp(mgr, opts.Workers); err != nil {
+		return nil, err
+	}
+	proxies := &EgressProxyReconciler{base: shared, Now: time.Now, Cilium: cilium}
+	return mgr, proxies.setUp(mgr, opts.Workers)
 }
 
 // cacheOptions keep the operator's memory small: of the kinds that it makes, only what carries its
@@ -152,7 +166,11 @@ func transformPod(in any) (any, error) {
 	if !ok {
 		return in, nil
 	}
+	nudged, isNudged := pod.Annotations[plan.AnnotationAccessList]
 	pod.ManagedFields, pod.Annotations = nil, nil
+	if isNudged {
+		pod.Annotations = map[string]string{plan.AnnotationAccessList: nudged}
+	}
 	pod.Spec = corev1.PodSpec{NodeName: pod.Spec.NodeName}
 	return pod, nil
 }
@@ -244,6 +262,8 @@ func (r *MCPServerReconciler) setUp(mgr ctrl.Manager, workers int) error {
 		Watches(&networkingv1.NetworkPolicy{}, handler.EnqueueRequestsFromMapFunc(r.serversOfBaseline)).
 		Watches(&corev1.Service{}, handler.EnqueueRequestsFromMapFunc(serverOfService), asCreated).
 		Watches(&corev1.Service{}, handler.EnqueueRequestsFromMapFunc(r.serversThatCall)).
+		Watches(&corev1.Service{}, handler.EnqueueRequestsFromMapFunc(r.serversOfEgressProxy)).
+		Watches(&appsv1.Deployment{}, handler.EnqueueRequestsFromMapFunc(r.serversOfEgressProxy)).
 		WatchesMetadata(&corev1.Secret{}, handler.EnqueueRequestsFromMapFunc(r.serversOfSecret)).
 		WatchesMetadata(&appsv1.ReplicaSet{}, handler.EnqueueRequestsFromMapFunc(serverOfPod), builder.WithPredicates(deletions)).
 		Watches(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(serverOfPod)).
@@ -334,6 +354,9 @@ var deletions = predicate.Funcs{
 }
 
 func serverOfPod(_ context.Context, pod client.Object) []reconcile.Request {
+	if pod.GetLabels()[plan.LabelServer] == "" {
+		return nil // of the egress proxy, or of somebody who borrows our label
+	}
 	return []reconcile.Request{{NamespacedName: types.NamespacedName{
 		Namespace: pod.GetNamespace(), Name: pod.GetLabels()[plan.LabelServer]}}}
 }

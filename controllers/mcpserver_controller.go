@@ -6,7 +6,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -14,8 +13,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/tools/events"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
@@ -36,24 +33,9 @@ const (
 
 // MCPServerReconciler makes the cluster match every MCPServer.
 type MCPServerReconciler struct {
-	// Client reads from the cache of NewManager and writes to the API server.
-	Client client.Client
-	// Live reads from the API server.
-	Live client.Reader
-	// Recorder of events.
-	Recorder events.EventRecorder
+	base
 	// Now is the clock.
 	Now func() time.Time
-	// ClusterDNS is the Service that answers DNS queries in the cluster.
-	ClusterDNS types.NamespacedName
-	// ClusterCIDRs are ranges of the cluster that its nodes do not report.
-	ClusterCIDRs []netip.Prefix
-	// Namespaces are those that the operator looks at; empty: all.
-	Namespaces []string
-	// ComponentImage is the operator's own image; empty: nothing runs beside servers.
-	ComponentImage string
-	// BlockedRetry is how long it takes until what somebody else must cure is tried again.
-	BlockedRetry time.Duration
 
 	sources   *sources
 	digestKey *digestKey

@@ -42,9 +42,13 @@ func (o *observation) status(p *plan.Plan, secrets *status.Secrets) status.Input
 
 // observe reads, from the cache, what the plan and the status of a server depend on.
 func (r *MCPServerReconciler) observe(ctx context.Context, server *v1alpha1.MCPServer) (*observation, error) {
-	obs := &observation{facts: plan.Facts{ClusterDNS: r.ClusterDNS, Namespaces: r.Namespaces, ClusterNets: r.ClusterCIDRs}}
+	facts, err := r.clusterFacts(ctx, plan.ServicesOf(server)...)
+	if err != nil {
+		return nil, err
+	}
+	obs := &observation{facts: facts}
 	for _, step := range []func(context.Context, *v1alpha1.MCPServer, *observation) error{
-		r.observeNodes, r.observeAPIServer, r.observeServices, r.observeDeployment, r.observePods, r.observeSecrets,
+		r.observeDeployment, r.observePods, r.observeSecrets, r.observeEgressProxy,
 	} {
 		if err := step(ctx, server, obs); err != nil {
 			return nil, err
@@ -53,13 +57,25 @@ func (r *MCPServerReconciler) observe(ctx context.Context, server *v1alpha1.MCPS
 	return obs, nil
 }
 
-func (r *MCPServerReconciler) observeNodes(ctx context.Context, _ *v1alpha1.MCPServer, obs *observation) error {
+// clusterFacts are what plans need to know of the cluster, and of some Services.
+func (r *base) clusterFacts(ctx context.Context, services ...types.NamespacedName) (plan.Facts, error) {
+	facts := plan.Facts{ClusterDNS: r.ClusterDNS, Namespaces: r.Namespaces, ClusterNets: r.ClusterCIDRs, Services: map[types.NamespacedName]plan.Service{}}
+	if err := r.observeNodes(ctx, &facts); err != nil {
+		return facts, err
+	}
+	if err := r.observeAPIServer(ctx, &facts); err != nil {
+		return facts, err
+	}
+	return facts, r.observeServices(ctx, append(services, r.ClusterDNS), &facts)
+}
+
+func (r *base) observeNodes(ctx context.Context, facts *plan.Facts) error {
 	nodes := &corev1.NodeList{}
 	if err := r.Client.List(ctx, nodes, client.UnsafeDisableDeepCopy); err != nil {
 		return fmt.Errorf("list nodes: %w", err)
 	}
 	for i := range nodes.Items {
-		obs.facts.Nodes = append(obs.facts.Nodes, nodeFact(&nodes.Items[i]))
+		facts.Nodes = append(facts.Nodes, nodeFact(&nodes.Items[i]))
 	}
 	return nil
 }
@@ -99,7 +115,7 @@ func support(able bool) plan.Support {
 }
 
 // observeAPIServer finds the addresses of the API server: of its Service, and of its endpoints.
-func (r *MCPServerReconciler) observeAPIServer(ctx context.Context, _ *v1alpha1.MCPServer, obs *observation) error {
+func (r *base) observeAPIServer(ctx context.Context, facts *plan.Facts) error {
 	slices := &discoveryv1.EndpointSliceList{}
 	if err := r.Client.List(ctx, slices, client.InNamespace(apiServerService.Namespace), client.UnsafeDisableDeepCopy); err != nil {
 		return fmt.Errorf("list EndpointSlices of the API server: %w", err)
@@ -116,16 +132,15 @@ func (r *MCPServerReconciler) observeAPIServer(ctx context.Context, _ *v1alpha1.
 	}
 	for _, address := range addresses {
 		if ip, err := netip.ParseAddr(address); err == nil {
-			obs.facts.APIServer = append(obs.facts.APIServer, ip)
+			facts.APIServer = append(facts.APIServer, ip)
 		}
 	}
 	return nil
 }
 
-func (r *MCPServerReconciler) observeServices(ctx context.Context, server *v1alpha1.MCPServer, obs *observation) error {
-	obs.facts.Services = map[types.NamespacedName]plan.Service{}
-	for _, name := range append(plan.ServicesOf(server), r.ClusterDNS) {
-		if obs.facts.Hidden(name) {
+func (r *base) observeServices(ctx context.Context, names []types.NamespacedName, facts *plan.Facts) error {
+	for _, name := range names {
+		if facts.Hidden(name) {
 			continue
 		}
 		service := &corev1.Service{}
@@ -134,7 +149,7 @@ func (r *MCPServerReconciler) observeServices(ctx context.Context, server *v1alp
 		case err != nil:
 			return fmt.Errorf("get Service %s: %w", name, err)
 		default:
-			obs.facts.Services[name] = plan.Service{Selector: service.Spec.Selector, Ports: service.Spec.Ports}
+			facts.Services[name] = plan.Service{Selector: service.Spec.Selector, Ports: service.Spec.Ports}
 		}
 	}
 	return nil

@@ -36,8 +36,12 @@ func invalidSpec(errs field.ErrorList) error {
 }
 
 func nameConflict(o plan.Object, why string) error {
-	return &problemError{status.Problem{Reason: v1alpha1.ReasonNameConflict, Message: fmt.Sprintf(
-		"%s %s/%s %s; it is left untouched: delete it, or give the MCPServer another name", o.Kind, o.Namespace, o.Name, why)}}
+	return conflictOver(fmt.Sprintf(
+		"%s %s/%s %s; it is left untouched: delete it, or give the MCPServer another name", o.Kind, o.Namespace, o.Name, why))
+}
+
+func conflictOver(message string) error {
+	return &problemError{status.Problem{Reason: v1alpha1.ReasonNameConflict, Message: message}}
 }
 
 // leftover is an object of an MCPServer of the same name that the garbage collector has yet to take.

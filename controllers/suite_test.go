@@ -121,18 +121,27 @@ func startOperator() (*operator, error) {
 
 // startOperatorAs starts one under an account, limited to namespaces if some are named.
 func startOperatorAs(account string, namespaces ...string) (*operator, error) {
+	return startOperatorWith(account, func(o *controllers.Options) { o.Namespaces = namespaces })
+}
+
+// componentImage of the operator under test.
+const componentImage = "registry.example/mcp-warden:v1"
+
+func startOperatorWith(account string, change func(*controllers.Options)) (*operator, error) {
 	o := &operator{recorder: &recorder{}, done: make(chan error, 1)}
 	recorders = append(recorders, o.recorder)
 	c := as(account, cluster.Config)
 	c.Wrap(o.wrap)
-	mgr, err := controllers.NewManager(c, controllers.Options{
-		Namespaces: namespaces,
+	opts := controllers.Options{
 		Manager: ctrl.Options{
 			Metrics:    metricsserver.Options{BindAddress: "0"},
 			Controller: config.Controller{SkipNameValidation: new(true)},
 		},
 		ClusterDNS: types.NamespacedName{Namespace: "kube-system", Name: "kube-dns"}, Namespace: "mcp-warden-system", Workers: 8, BlockedRetry: blockedRetry, OwnerAge: testOwnerAge,
-	})
+		ComponentImage: componentImage,
+	}
+	change(&opts)
+	mgr, err := controllers.NewManager(c, opts)
 	if err != nil {
 		return nil, err
 	}

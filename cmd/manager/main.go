@@ -41,6 +41,7 @@ func run() error {
 		component   = flag.String("component-image", "", "The operator's own image, which also holds what runs beside servers. Empty: nothing runs beside them.")
 		rotations   = flag.Int("max-concurrent-rotations", 10, "How many servers may be in the middle of a rotation of their secrets at the same time.")
 		ownNS       = flag.String("operator-namespace", "mcp-warden-system", "Namespace of the operator itself, where it keeps the key of all digests.")
+		cniBackend  = flag.String("cni-backend", controllers.CNIBackendAuto, "What backs egress proxies up beside NetworkPolicies: cilium (CiliumNetworkPolicies with toFQDNs), none, or auto (cilium where it is served and may be written).")
 		workers     = flag.Int("workers", 10, "How many servers are reconciled at the same time.")
 	)
 	logOptions := zap.Options{}
@@ -86,6 +87,7 @@ func run() error {
 		ClusterDNS:     types.NamespacedName{Namespace: namespace, Name: name},
 		ClusterCIDRs:   clusterCIDRs,
 		Namespaces:     limitedTo,
+		CNIBackend:     *cniBackend,
 		ComponentImage: *component,
 		Namespace:      *ownNS,
 		MaxRotations:   *rotations,

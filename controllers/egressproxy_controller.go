@@ -1,0 +1,254 @@
+package controllers
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/mcpwarden/mcp-warden/api/v1alpha1"
+	"github.com/mcpwarden/mcp-warden/internal/plan"
+)
+
+// EgressProxyReconciler keeps an egress proxy in every namespace in which a server has a host rule.
+type EgressProxyReconciler struct {
+	base
+	// Now is the clock.
+	Now func() time.Time
+	// Cilium says that CiliumNetworkPolicies back the proxies up.
+	Cilium bool
+
+	// intact holds what known returns, by namespace: of one at a time there is one reconcile.
+	intact sync.Map
+	// told is the conflict that was told of last, by namespace.
+	told sync.Map
+}
+
+// Reconcile makes the egress proxy of one namespace what the servers in it need.
+func (r *EgressProxyReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
+	result, err := r.reconcile(ctx, req.Namespace)
+	if apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
+		return ctrl.Result{}, nil // all of it goes with its namespace
+	}
+	return result, err
+}
+
+func (r *EgressProxyReconciler) reconcile(ctx context.Context, namespace string) (ctrl.Result, error) {
+	list := &v1alpha1.MCPServerList{}
+	if err := r.Client.List(ctx, list, client.InNamespace(namespace), client.UnsafeDisableDeepCopy); err != nil {
+		return ctrl.Result{}, fmt.Errorf("list MCPServers: %w", err)
+	}
+	servers := make([]*v1alpha1.MCPServer, 0, len(list.Items))
+	for i := range list.Items {
+		if plan.NeedsEgressProxy(&list.Items[i]) {
+			servers = append(servers, &list.Items[i])
+		}
+	}
+	facts, err := r.clusterFacts(ctx)
+	if err != nil {
+		return ctrl.Result{}, err
+	}
+	in := plan.EgressInput{Namespace: namespace, Servers: servers, Image: r.ComponentImage, Cilium: r.Cilium, Facts: facts}
+	if r.ComponentImage == "" || len(servers) == 0 {
+		in.Servers = nil
+		return r.takeDown(ctx, in)
+	}
+	credentials, conflict, err := r.credentials(ctx, servers)
+	if err != nil {
+		return ctrl.Result{}, err
+	}
+	in.Credentials = credentials
+	planned, err := plan.EgressProxy(in)
+	if err != nil {
+		return ctrl.Result{}, fmt.Errorf("plan the egress proxy: %w", err)
+	}
+	if err := r.apply(ctx, planned); isProblem(err) {
+		conflict = cmp.Or(err, conflict)
+	} else if err != nil {
+		return ctrl.Result{}, err
+	}
+	again, err := r.nudge(ctx, namespace, planned.Digest)
+	if err != nil {
+		return ctrl.Result{}, err
+	}
+	return r.tell(namespace, servers, conflict, again), nil
+}
+
+// tell the servers of a conflict once, and look at it again every now and then.
+func (r *EgressProxyReconciler) tell(namespace string, servers []*v1alpha1.MCPServer, conflict error, again time.Duration) ctrl.Result {
+	if conflict == nil {
+		r.told.Delete(namespace)
+		return ctrl.Result{RequeueAfter: again}
+	}
+	if last, _ := r.told.Swap(namespace, conflict.Error()); last != conflict.Error() {
+		for _, server := range servers {
+			r.Recorder.Eventf(server, nil, corev1.EventTypeWarning, v1alpha1.ReasonNameConflict, "Apply", "%s", problemOf(conflict).Message)
+		}
+	}
+	if again == 0 || again > r.BlockedRetry {
+		again = r.BlockedRetry
+	}
+	return ctrl.Result{RequeueAfter: again}
+}
+
+// apply makes the live objects those of the plan. A name that belongs to somebody else keeps a proxy
+// from being set up; where one is up already, it must not leave the rest unguarded.
+func (r *EgressProxyReconciler) apply(ctx context.Context, p *plan.EgressPlan) error {
+	var pairs []pair
+	var conflict error
+	up := false
+	for _, o := range p.Objects {
+		pair, err := r.lookUp(ctx, o)
+		switch {
+		case err == nil:
+			pairs = append(pairs, pair)
+			up = up || (o.Kind == "Deployment" && pair.live != nil)
+		case isProblem(err):
+			conflict = cmp.Or(conflict, err)
+		default:
+			return err
+		}
+	}
+	if conflict != nil && !up {
+		return conflict
+	}
+	if err := r.applyCilium(ctx, p.Cilium); isProblem(err) && up {
+		conflict = cmp.Or(conflict, err)
+	} else if err != nil {
+		return err
+	}
+	for _, pair := range pairs {
+		if err := r.applyOne(ctx, pair, p.Digest); err != nil {
+			return fmt.Errorf("apply %s: %w", pair.planned.Kind, err)
+		}
+	}
+	return conflict
+}
+
+func (r *EgressProxyReconciler) applyOne(ctx context.Context, pair pair, digest string) error {
+	if pair.planned.Kind == "Secret" {
+		return r.putAccessList(ctx, pair, digest)
+	}
+	_, _, err := r.put(ctx, pair)
+	return err
+}
+
+// nudgeAgain is when the kubelets of the proxy's pods are made to look at the access list once more: the
+// first time, one may have looked before it knew of the change.
+const nudgeAgain = 2 * time.Second
+
+// nudge makes the kubelets of the proxy's pods look at the access list now; without a change of the pod
+// they do so every minute or so. An annotation of each pod says which list that was for: first with the
+// time, then without. It returns when it is to be called again; 0 where all is done.
+func (r *EgressProxyReconciler) nudge(ctx context.Context, namespace, digest string) (time.Duration, error) {
+	pods := &corev1.PodList{}
+	if err := r.Client.List(ctx, pods, client.InNamespace(namespace), client.MatchingLabels(plan.EgressProxyLabels()), client.UnsafeDisableDeepCopy); err != nil {
+		return 0, fmt.Errorf("list pods of the egress proxy: %w", err)
+	}
+	var again time.Duration
+	for i := range pods.Items {
+		pod := &pods.Items[i]
+		value, wait := nextNudge(pod.Annotations[plan.AnnotationAccessList], digest, r.Now())
+		again = max(again, wait)
+		if value == "" || pod.DeletionTimestamp != nil {
+			continue
+		}
+		if err := r.annotatePod(ctx, pod, plan.AnnotationAccessList, value); err != nil {
+			return 0, err
+		}
+	}
+	return again, nil
+}
+
+// nextNudge is the value that the annotation of a pod is to get now, empty for none, and when to look again.
+func nextNudge(value, digest string, now time.Time) (next string, again time.Duration) {
+	if value == digest {
+		return "", 0
+	}
+	var since time.Time
+	if rest, ok := strings.CutPrefix(value, digest+" "); ok {
+		since, _ = time.Parse(time.RFC3339Nano, rest)
+	}
+	switch waited := now.Sub(since); {
+	case since.IsZero() || waited < 0:
+		return digest + " " + now.UTC().Format(time.RFC3339Nano), nudgeAgain
+	case waited < nudgeAgain:
+		return "", nudgeAgain - waited
+	}
+	return digest, 0
+}
+
+// takeDown removes the proxy of a namespace, if it has one. First nobody may use it any more, which
+// ends open tunnels; then its pods go; and last, when none is left, what keeps them closed.
+func (r *EgressProxyReconciler) takeDown(ctx context.Context, in plan.EgressInput) (ctrl.Result, error) {
+	p, err := plan.EgressProxy(in)
+	if err != nil {
+		return ctrl.Result{}, err
+	}
+	found := map[string]pair{}
+	for _, o := range p.Objects {
+		live, err := r.cached(ctx, o)
+		if err != nil {
+			return ctrl.Result{}, err
+		}
+		if live != nil && isOfProxy(live) && ownedByNobody(o, live) == nil {
+			found[o.Kind] = pair{planned: o, live: live, uid: live.GetUID()}
+		}
+	}
+	pods := &corev1.PodList{}
+	if err := r.Client.List(ctx, pods, client.InNamespace(in.Namespace), client.MatchingLabels(plan.EgressProxyLabels()), client.UnsafeDisableDeepCopy); err != nil {
+		return ctrl.Result{}, fmt.Errorf("list pods of the egress proxy: %w", err)
+	}
+	_, deployed := found["Deployment"]
+	if !deployed && len(pods.Items) == 0 {
+		return ctrl.Result{}, r.removeAll(ctx, in.Namespace, found, "PodDisruptionBudget", "Service", "ServiceAccount", "Secret", "NetworkPolicy")
+	}
+	for _, kind := range []string{"Secret", "NetworkPolicy"} {
+		if pair, ok := found[kind]; ok {
+			if err := r.applyOne(ctx, pair, p.Digest); err != nil {
+				return ctrl.Result{}, fmt.Errorf("close the egress proxy: apply %s: %w", kind, err)
+			}
+		}
+	}
+	again, err := r.nudge(ctx, in.Namespace, p.Digest)
+	if err != nil {
+		return ctrl.Result{}, err
+	}
+	return ctrl.Result{RequeueAfter: again}, r.removeAll(ctx, "", found, "Deployment", "PodDisruptionBudget", "Service")
+}
+
+// removeAll deletes what was found of some kinds; with the namespace, all that is remembered of it too.
+func (r *EgressProxyReconciler) removeAll(ctx context.Context, namespace string, found map[string]pair, kinds ...string) error {
+	for _, kind := range kinds {
+		pair, ok := found[kind]
+		if !ok || pair.live.GetDeletionTimestamp() != nil {
+			continue
+		}
+		opts := []client.DeleteOption{client.Preconditions{UID: &pair.uid}}
+		if kind == "Deployment" { // it is gone once its pods are
+			opts = append(opts, client.PropagationPolicy("Foreground"))
+		}
+		if err := r.Client.Delete(ctx, pair.live, opts...); client.IgnoreNotFound(err) != nil {
+			return fmt.Errorf("delete %s %s: %w", kind, pair.planned.Name, err)
+		}
+	}
+	if namespace == "" {
+		return nil
+	}
+	r.intact.Delete(namespace)
+	r.told.Delete(namespace)
+	return r.removeCilium(ctx, namespace)
+}
+
+// isOfProxy recognises an object of an egress proxy.
+func isOfProxy(o client.Object) bool {
+	labels := o.GetLabels()
+	return labels[plan.LabelManagedBy] == plan.ManagedBy && labels[plan.LabelComponent] == plan.ComponentEgressProxy
+}
