@@ -16,8 +16,10 @@ import (
 
 const (
 	accessListFolder = "/etc/mcp-warden/egress"
-	// egressGraceSeconds is how long a proxy that is to end lets open tunnels go on.
-	egressGraceSeconds = 60
+	// egressDrainSeconds is how long a proxy that is to end lets open tunnels go on.
+	egressDrainSeconds = 25
+	// egressGraceSeconds is how long all of its end may take.
+	egressGraceSeconds = farewellSeconds + egressDrainSeconds + 5
 )
 
 // deployment runs the proxy under the same hardening as a server.
@@ -77,7 +79,8 @@ func (b egressBuilder) container() *accorev1.ContainerApplyConfiguration {
 		WithArgs(
 			"--listen=:"+strconv.Itoa(egressPort),
 			"--health-listen=:"+strconv.Itoa(egressHealthPort),
-			"--access-list="+accessListFolder+"/"+AccessListKey).
+			"--access-list="+accessListFolder+"/"+AccessListKey,
+			"--drain="+strconv.Itoa(egressDrainSeconds)+"s").
 		WithEnv(accorev1.EnvVar().WithName("GOMEMLIMIT").WithValue("200MiB")).
 		WithPorts(
 			accorev1.ContainerPort().WithName("proxy").WithContainerPort(egressPort).WithProtocol(corev1.ProtocolTCP),
@@ -89,6 +92,8 @@ func (b egressBuilder) container() *accorev1.ContainerApplyConfiguration {
 		WithStartupProbe(healthProbe("/healthz", 1, 30)).
 		WithLivenessProbe(healthProbe("/healthz", 20, 3)).
 		WithReadinessProbe(healthProbe("/readyz", 2, 2)).
+		WithLifecycle(accorev1.Lifecycle().WithPreStop(accorev1.LifecycleHandler().
+			WithSleep(accorev1.SleepAction().WithSeconds(farewellSeconds)))).
 		WithTerminationMessagePath(corev1.TerminationMessagePathDefault).
 		WithTerminationMessagePolicy(corev1.TerminationMessageReadFile).
 		WithSecurityContext(containerSecurityContext())
