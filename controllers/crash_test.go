@@ -60,6 +60,7 @@ func crashAfter(t *testing.T, server *v1alpha1.MCPServer, n int) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(o.cancel) // where the test fails: two operators would confuse those after it
 	namespace, cut := server.Namespace, make(chan struct{})
 	var done, closed atomic.Int32
 	o.before(func(req request) error {
@@ -87,6 +88,7 @@ func TestRestartWritesNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(o.cancel) // where the test fails: two operators would confuse those after it
 	namespace := newNamespace(t)
 	var creators sync.WaitGroup
 	for first := range 4 {

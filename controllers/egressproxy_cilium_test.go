@@ -28,7 +28,7 @@ func serveCilium(t *testing.T) {
 					Type: "object", XPreserveUnknownFields: new(true)}}}},
 		},
 	}
-	opts := envtest.CRDInstallOptions{CRDs: []*apiextensionsv1.CustomResourceDefinition{crd}}
+	opts := envtest.CRDInstallOptions{CRDs: []*apiextensionsv1.CustomResourceDefinition{crd}, MaxTime: patience}
 	if _, err := envtest.InstallCRDs(cluster.Config, opts); err != nil {
 		t.Fatal(err)
 	}
@@ -64,8 +64,7 @@ func ciliumPolicy(namespace string) *unstructured.Unstructured {
 	return out
 }
 
-// TestCiliumBackendIsDecidedAtStart asks for it where it cannot be had.
-func TestCiliumBackendIsDecidedAtStart(t *testing.T) {
+func TestCiliumBacksTheProxyUp(t *testing.T) {
 	if _, err := exclusiveWith(t, operatorAccount, "calico"); err == nil || !strings.Contains(err.Error(), "must be auto, none or cilium") {
 		t.Errorf("an unknown backend: %v", err)
 	}
@@ -76,10 +75,6 @@ func TestCiliumBackendIsDecidedAtStart(t *testing.T) {
 	if _, err := exclusiveWith(t, "nobody", controllers.CNIBackendCilium); err == nil || !strings.Contains(err.Error(), "may not") {
 		t.Errorf("the operator may not write the kind and started: %v", err)
 	}
-}
-
-func TestCiliumBacksTheProxyUp(t *testing.T) {
-	serveCilium(t)
 	o, err := exclusiveWith(t, operatorAccount, controllers.CNIBackendAuto)
 	if err != nil {
 		t.Fatal(err)

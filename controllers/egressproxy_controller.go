@@ -42,7 +42,7 @@ func (r *EgressProxyReconciler) Reconcile(ctx context.Context, req ctrl.Request)
 
 func (r *EgressProxyReconciler) reconcile(ctx context.Context, namespace string) (ctrl.Result, error) {
 	list := &v1alpha1.MCPServerList{}
-	if err := r.Client.List(ctx, list, client.InNamespace(namespace), client.UnsafeDisableDeepCopy); err != nil {
+	if err := r.Client.List(ctx, list, client.InNamespace(namespace), client.UnsafeDisableDeepCopy, client.DisableReadYourWritesConsistency); err != nil {
 		return ctrl.Result{}, fmt.Errorf("list MCPServers: %w", err)
 	}
 	servers := make([]*v1alpha1.MCPServer, 0, len(list.Items))
@@ -51,15 +51,14 @@ func (r *EgressProxyReconciler) reconcile(ctx context.Context, namespace string)
 			servers = append(servers, &list.Items[i])
 		}
 	}
+	if r.ComponentImage == "" || len(servers) == 0 {
+		return r.takeDown(ctx, namespace)
+	}
 	facts, err := r.clusterFacts(ctx)
 	if err != nil {
 		return ctrl.Result{}, err
 	}
 	in := plan.EgressInput{Namespace: namespace, Servers: servers, Image: r.ComponentImage, Cilium: r.Cilium, Facts: facts}
-	if r.ComponentImage == "" || len(servers) == 0 {
-		in.Servers = nil
-		return r.takeDown(ctx, in)
-	}
 	credentials, conflict, err := r.credentials(ctx, servers)
 	if err != nil {
 		return ctrl.Result{}, err
@@ -187,13 +186,9 @@ func nextNudge(value, digest string, now time.Time) (next string, again time.Dur
 
 // takeDown removes the proxy of a namespace, if it has one. First nobody may use it any more, which
 // ends open tunnels; then its pods go; and last, when none is left, what keeps them closed.
-func (r *EgressProxyReconciler) takeDown(ctx context.Context, in plan.EgressInput) (ctrl.Result, error) {
-	p, err := plan.EgressProxy(in)
-	if err != nil {
-		return ctrl.Result{}, err
-	}
+func (r *EgressProxyReconciler) takeDown(ctx context.Context, namespace string) (ctrl.Result, error) {
 	found := map[string]pair{}
-	for _, o := range p.Objects {
+	for _, o := range plan.EgressProxyObjects(namespace) {
 		live, err := r.cached(ctx, o)
 		if err != nil {
 			return ctrl.Result{}, err
@@ -203,29 +198,49 @@ func (r *EgressProxyReconciler) takeDown(ctx context.Context, in plan.EgressInpu
 		}
 	}
 	pods := &corev1.PodList{}
-	if err := r.Client.List(ctx, pods, client.InNamespace(in.Namespace), client.MatchingLabels(plan.EgressProxyLabels()), client.UnsafeDisableDeepCopy); err != nil {
+	if err := r.Client.List(ctx, pods, client.InNamespace(namespace), client.MatchingLabels(plan.EgressProxyLabels()), client.UnsafeDisableDeepCopy); err != nil {
 		return ctrl.Result{}, fmt.Errorf("list pods of the egress proxy: %w", err)
 	}
-	_, deployed := found["Deployment"]
-	if !deployed && len(pods.Items) == 0 {
-		return ctrl.Result{}, r.removeAll(ctx, in.Namespace, found, "PodDisruptionBudget", "Service", "ServiceAccount", "Secret", "NetworkPolicy")
-	}
-	for _, kind := range []string{"Secret", "NetworkPolicy"} {
-		if pair, ok := found[kind]; ok {
-			if err := r.applyOne(ctx, pair, p.Digest); err != nil {
-				return ctrl.Result{}, fmt.Errorf("close the egress proxy: apply %s: %w", kind, err)
-			}
+	if _, deployed := found["Deployment"]; !deployed && len(pods.Items) == 0 {
+		r.intact.Delete(namespace)
+		r.told.Delete(namespace)
+		if err := r.removeAll(ctx, found, "PodDisruptionBudget", "Service", "ServiceAccount", "Secret", "NetworkPolicy"); err != nil {
+			return ctrl.Result{}, err
 		}
+		return ctrl.Result{}, r.removeCilium(ctx, namespace)
 	}
-	again, err := r.nudge(ctx, in.Namespace, p.Digest)
+	again, err := r.close(ctx, namespace, found)
 	if err != nil {
-		return ctrl.Result{}, err
+		return ctrl.Result{}, fmt.Errorf("close the egress proxy: %w", err)
 	}
-	return ctrl.Result{RequeueAfter: again}, r.removeAll(ctx, "", found, "Deployment", "PodDisruptionBudget", "Service")
+	return ctrl.Result{RequeueAfter: again}, r.removeAll(ctx, found, "Deployment", "PodDisruptionBudget", "Service")
 }
 
-// removeAll deletes what was found of some kinds; with the namespace, all that is remembered of it too.
-func (r *EgressProxyReconciler) removeAll(ctx context.Context, namespace string, found map[string]pair, kinds ...string) error {
+// close a proxy that is to go: its list lets nobody through, and its NetworkPolicy nothing out.
+func (r *EgressProxyReconciler) close(ctx context.Context, namespace string, found map[string]pair) (time.Duration, error) {
+	facts, err := r.clusterFacts(ctx)
+	if err != nil {
+		return 0, err
+	}
+	p, err := plan.EgressProxy(plan.EgressInput{Namespace: namespace, Image: r.ComponentImage, Cilium: r.Cilium, Facts: facts})
+	if err != nil {
+		return 0, err
+	}
+	for _, o := range p.Objects {
+		pair, ok := found[o.Kind]
+		if !ok || (o.Kind != "Secret" && o.Kind != "NetworkPolicy") {
+			continue
+		}
+		pair.planned = o
+		if err := r.applyOne(ctx, pair, p.Digest); err != nil {
+			return 0, fmt.Errorf("apply %s: %w", o.Kind, err)
+		}
+	}
+	return r.nudge(ctx, namespace, p.Digest)
+}
+
+// removeAll deletes what was found of some kinds.
+func (r *EgressProxyReconciler) removeAll(ctx context.Context, found map[string]pair, kinds ...string) error {
 	for _, kind := range kinds {
 		pair, ok := found[kind]
 		if !ok || pair.live.GetDeletionTimestamp() != nil {
@@ -239,12 +254,7 @@ func (r *EgressProxyReconciler) removeAll(ctx context.Context, namespace string,
 			return fmt.Errorf("delete %s %s: %w", kind, pair.planned.Name, err)
 		}
 	}
-	if namespace == "" {
-		return nil
-	}
-	r.intact.Delete(namespace)
-	r.told.Delete(namespace)
-	return r.removeCilium(ctx, namespace)
+	return nil
 }
 
 // isOfProxy recognises an object of an egress proxy.

@@ -89,7 +89,7 @@ func namespaceOf(_ context.Context, o client.Object) []reconcile.Request {
 // everyProxy answers to what all proxies depend on.
 func (r *EgressProxyReconciler) everyProxy(ctx context.Context, _ client.Object) []reconcile.Request {
 	servers := &v1alpha1.MCPServerList{}
-	if err := r.Client.List(ctx, servers, client.UnsafeDisableDeepCopy, uncached); err != nil {
+	if err := r.Client.List(ctx, servers, client.UnsafeDisableDeepCopy, client.DisableReadYourWritesConsistency); err != nil {
 		ctrl.LoggerFrom(ctx).Error(err, "List MCPServers")
 		return nil
 	}
@@ -111,7 +111,7 @@ func (r *MCPServerReconciler) serversOfEgressProxy(ctx context.Context, o client
 		return nil
 	}
 	servers := &v1alpha1.MCPServerList{}
-	if err := r.Client.List(ctx, servers, client.InNamespace(o.GetNamespace()), client.UnsafeDisableDeepCopy, uncached); err != nil {
+	if err := r.Client.List(ctx, servers, client.InNamespace(o.GetNamespace()), client.UnsafeDisableDeepCopy, client.DisableReadYourWritesConsistency); err != nil {
 		ctrl.LoggerFrom(ctx).Error(err, "List MCPServers")
 		return nil
 	}

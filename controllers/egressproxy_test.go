@@ -223,6 +223,7 @@ func TestEgressProxyGoesWhileTheOperatorIsDown(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(o.cancel) // where the test fails: two operators would confuse those after it
 	server := caller(newNamespace(t), "web", "api.example.com")
 	settledCaller(t, o, server)
 	if err := o.stop(); err != nil {
@@ -489,6 +490,7 @@ func TestRestartWithProxiesWritesNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(o.cancel) // where the test fails: two operators would confuse those after it
 	namespace := newNamespace(t)
 	for i := range 5 {
 		create(t, caller(namespace, fmt.Sprintf("server-%d", i), "api.example.com"))

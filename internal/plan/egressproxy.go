@@ -100,6 +100,15 @@ func EgressProxy(in EgressInput) (*EgressPlan, error) {
 	return p, nil
 }
 
+// EgressProxyObjects are the names of all objects of a namespace's egress proxy, with nothing in them.
+func EgressProxyObjects(namespace string) []Object {
+	out := []Object{{Kind: "Secret", Name: AccessListName, Namespace: namespace}}
+	for _, kind := range []string{"NetworkPolicy", "ServiceAccount", "Service", "PodDisruptionBudget", "Deployment"} {
+		out = append(out, Object{Kind: kind, Name: EgressProxyName, Namespace: namespace})
+	}
+	return out
+}
+
 // egressBuilder carries what every object of one proxy is built from.
 type egressBuilder struct {
 	EgressInput

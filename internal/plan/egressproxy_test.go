@@ -45,6 +45,9 @@ func TestGoldenEgressProxy(t *testing.T) {
 	for _, tc := range egressCases(t) {
 		t.Run(tc.Name, func(t *testing.T) {
 			p := egressProxy(t, tc.Input)
+			if named := plan.EgressProxyObjects(tc.Input.Namespace); len(named) != len(p.Objects) {
+				t.Errorf("%d objects are removed and %d are made", len(named), len(p.Objects))
+			}
 			var b bytes.Buffer
 			fmt.Fprintf(&b, "# %s: %s\n", plan.AccessListKey, p.AccessList)
 			renderObjects(t, &b, p.Objects)
