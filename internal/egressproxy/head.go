@@ -46,6 +46,9 @@ func readHead(r io.Reader, buf []byte, limit int) (data []byte, end int, reason 
 		n, err := r.Read(buf[len(buf):cap(buf)])
 		from := len(buf)
 		buf = buf[:from+n]
+		if len(buf) > 0 && !tokenByte(buf[0]) {
+			return buf, 0, BadRequest // such as TLS: do not wait for a line that never ends
+		}
 		for i := from; i < len(buf); i++ {
 			if buf[i] != '\n' {
 				continue
@@ -56,9 +59,6 @@ func readHead(r io.Reader, buf []byte, limit int) (data []byte, end int, reason 
 			if i >= 3 && buf[i-2] == '\n' {
 				return buf, i + 1, ""
 			}
-		}
-		if len(buf) > 0 && !tokenByte(buf[0]) {
-			return buf, 0, BadRequest // such as TLS: do not wait for a line that never ends
 		}
 		switch {
 		case err == nil:
