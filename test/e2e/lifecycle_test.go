@@ -91,14 +91,15 @@ func TestStatusTellsWhatKeepsAServerFromRunning(t *testing.T) {
 	missing, _, _ := strings.Cut(os.Getenv("SERVER_IMAGE"), "@")
 	for name, c := range map[string]struct {
 		change func(*v1alpha1.MCPServerSpec)
+		reason string
 		want   string
 	}{
-		"no-image": {func(s *v1alpha1.MCPServerSpec) { s.Image = missing + ":no-such-tag" }, "the image cannot be pulled"},
+		"no-image": {func(s *v1alpha1.MCPServerSpec) { s.Image = missing + ":no-such-tag" }, v1alpha1.ReasonReplicasUnavailable, "the image cannot be pulled"},
 		"no-secret": {func(s *v1alpha1.MCPServerSpec) {
 			s.Env = []v1alpha1.EnvVar{{Name: "TOKEN", ValueFrom: &v1alpha1.EnvVarSource{SecretKeyRef: &v1alpha1.KeyReference{Name: "no-such-secret", Key: "token"}}}}
-		}, `secret "no-such-secret" not found`},
-		"exits":     {func(s *v1alpha1.MCPServerSpec) { s.Args = []string{"-no-such-flag"} }, "the server exited with code 2"},
-		"no-binary": {func(s *v1alpha1.MCPServerSpec) { s.Command = []string{"/no-such-program"} }, "no such file or directory"},
+		}, v1alpha1.ReasonSourceNotFound, "Secret no-such-secret does not exist: create it with the key token"},
+		"exits":     {func(s *v1alpha1.MCPServerSpec) { s.Args = []string{"-no-such-flag"} }, v1alpha1.ReasonReplicasUnavailable, "the server exited with code 2"},
+		"no-binary": {func(s *v1alpha1.MCPServerSpec) { s.Command = []string{"/no-such-program"} }, v1alpha1.ReasonReplicasUnavailable, "no such file or directory"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -108,8 +109,8 @@ func TestStatusTellsWhatKeepsAServerFromRunning(t *testing.T) {
 					return err
 				}
 				ready := meta.FindStatusCondition(server.Status.Conditions, v1alpha1.ConditionReady)
-				if ready == nil || ready.Reason != v1alpha1.ReasonReplicasUnavailable || !strings.Contains(ready.Message, c.want) {
-					return fmt.Errorf("want %q in the message of Ready: %+v", c.want, ready)
+				if ready == nil || ready.Reason != c.reason || !strings.Contains(ready.Message, c.want) {
+					return fmt.Errorf("want %s with %q in the message of Ready: %+v", c.reason, c.want, ready)
 				}
 				return nil
 			})
