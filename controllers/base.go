@@ -25,6 +25,8 @@ type base struct {
 	Namespaces []string
 	// ComponentImage is the operator's own image; empty: nothing runs beside servers.
 	ComponentImage string
+	// Now is the clock.
+	Now func() time.Time
 	// BlockedRetry is how long it takes until what somebody else must cure is tried again.
 	BlockedRetry time.Duration
 }

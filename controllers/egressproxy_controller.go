@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"strings"
 	"sync"
 	"time"
 
@@ -20,8 +19,6 @@ import (
 // EgressProxyReconciler keeps an egress proxy in every namespace in which a server has a host rule.
 type EgressProxyReconciler struct {
 	base
-	// Now is the clock.
-	Now func() time.Time
 	// Cilium says that CiliumNetworkPolicies back the proxies up.
 	Cilium bool
 
@@ -73,7 +70,7 @@ func (r *EgressProxyReconciler) reconcile(ctx context.Context, namespace string)
 	} else if err != nil {
 		return ctrl.Result{}, err
 	}
-	again, err := r.nudge(ctx, namespace, planned.Digest)
+	again, err := r.nudgePods(ctx, namespace)
 	if err != nil {
 		return ctrl.Result{}, err
 	}
@@ -139,49 +136,13 @@ func (r *EgressProxyReconciler) applyOne(ctx context.Context, pair pair, digest 
 	return err
 }
 
-// nudgeAgain is when the kubelets of the proxy's pods are made to look at the access list once more: the
-// first time, one may have looked before it knew of the change.
-const nudgeAgain = 2 * time.Second
-
-// nudge makes the kubelets of the proxy's pods look at the access list now; without a change of the pod
-// they do so every minute or so. An annotation of each pod says which list that was for: first with the
-// time, then without. It returns when it is to be called again; 0 where all is done.
-func (r *EgressProxyReconciler) nudge(ctx context.Context, namespace, digest string) (time.Duration, error) {
+// nudgePods has the kubelets of the proxy's pods look at the access list as it is now.
+func (r *EgressProxyReconciler) nudgePods(ctx context.Context, namespace string) (time.Duration, error) {
 	pods := &corev1.PodList{}
 	if err := r.Client.List(ctx, pods, client.InNamespace(namespace), client.MatchingLabels(plan.EgressProxyLabels()), client.UnsafeDisableDeepCopy); err != nil {
 		return 0, fmt.Errorf("list pods of the egress proxy: %w", err)
 	}
-	var again time.Duration
-	for i := range pods.Items {
-		pod := &pods.Items[i]
-		value, wait := nextNudge(pod.Annotations[plan.AnnotationAccessList], digest, r.Now())
-		again = max(again, wait)
-		if value == "" || pod.DeletionTimestamp != nil {
-			continue
-		}
-		if err := r.annotatePod(ctx, pod, plan.AnnotationAccessList, value); err != nil {
-			return 0, err
-		}
-	}
-	return again, nil
-}
-
-// nextNudge is the value that the annotation of a pod is to get now, empty for none, and when to look again.
-func nextNudge(value, digest string, now time.Time) (next string, again time.Duration) {
-	if value == digest {
-		return "", 0
-	}
-	var since time.Time
-	if rest, ok := strings.CutPrefix(value, digest+" "); ok {
-		since, _ = time.Parse(time.RFC3339Nano, rest)
-	}
-	switch waited := now.Sub(since); {
-	case since.IsZero() || waited < 0:
-		return digest + " " + now.UTC().Format(time.RFC3339Nano), nudgeAgain
-	case waited < nudgeAgain:
-		return "", nudgeAgain - waited
-	}
-	return digest, 0
+	return r.nudge(ctx, pods.Items, r.known(namespace)[plan.AccessListName])
 }
 
 // takeDown removes the proxy of a namespace, if it has one. First nobody may use it any more, which
@@ -236,7 +197,7 @@ func (r *EgressProxyReconciler) close(ctx context.Context, namespace string, fou
 			return 0, fmt.Errorf("apply %s: %w", o.Kind, err)
 		}
 	}
-	return r.nudge(ctx, namespace, p.Digest)
+	return r.nudgePods(ctx, namespace)
 }
 
 // removeAll deletes what was found of some kinds.

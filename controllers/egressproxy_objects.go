@@ -3,13 +3,11 @@ package controllers
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"fmt"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/apiutil"
 
@@ -135,18 +133,4 @@ func (r *EgressProxyReconciler) putAccessList(ctx context.Context, pair pair, di
 func (r *base) deleteSecret(ctx context.Context, secret *corev1.Secret) error {
 	err := r.Client.Delete(ctx, secret, client.Preconditions{UID: &secret.UID}, uncached)
 	return client.IgnoreNotFound(err)
-}
-
-// annotatePod sets one annotation of a pod.
-func (r *base) annotatePod(ctx context.Context, pod *corev1.Pod, key, value string) error {
-	body, err := json.Marshal(map[string]any{"metadata": map[string]any{"annotations": map[string]string{key: value}}})
-	if err != nil {
-		return err
-	}
-	target := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: pod.Namespace, Name: pod.Name}}
-	err = r.Client.Patch(ctx, target, client.RawPatch(types.MergePatchType, body), client.FieldOwner(plan.FieldManager))
-	if client.IgnoreNotFound(err) != nil {
-		return fmt.Errorf("annotate pod %s: %w", pod.Name, err)
-	}
-	return nil
 }

@@ -115,10 +115,11 @@ func NewManager(config *rest.Config, opts Options) (ctrl.Manager, error) {
 	}
 	shared := base{
 		Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Recorder: mgr.GetEventRecorder(plan.FieldManager),
-		ClusterDNS: opts.ClusterDNS, ClusterCIDRs: opts.ClusterCIDRs, ComponentImage: opts.ComponentImage, Namespaces: opts.Namespaces, BlockedRetry: opts.BlockedRetry,
+		ClusterDNS: opts.ClusterDNS, ClusterCIDRs: opts.ClusterCIDRs, ComponentImage: opts.ComponentImage, Namespaces: opts.Namespaces,
+		Now: time.Now, BlockedRetry: opts.BlockedRetry,
 	}
 	servers := &MCPServerReconciler{
-		base: shared, Now: time.Now,
+		base:      shared,
 		sources:   newSources(mgr.GetClient(), mgr.GetAPIReader()),
 		digestKey: &digestKey{live: mgr.GetAPIReader(), writer: mgr.GetClient(), namespace: opts.Namespace},
 		owners: &ownerReader{
@@ -130,7 +131,7 @@ func NewManager(config *rest.Config, opts Options) (ctrl.Manager, error) {
 	if err := servers.setUp(mgr, opts.Workers); err != nil {
 		return nil, err
 	}
-	proxies := &EgressProxyReconciler{base: shared, Now: time.Now, Cilium: cilium}
+	proxies := &EgressProxyReconciler{base: shared, Cilium: cilium}
 	return mgr, proxies.setUp(mgr, opts.Workers)
 }
 
@@ -166,11 +167,8 @@ func transformPod(in any) (any, error) {
 	if !ok {
 		return in, nil
 	}
-	nudged, isNudged := pod.Annotations[plan.AnnotationAccessList]
-	pod.ManagedFields, pod.Annotations = nil, nil
-	if isNudged {
-		pod.Annotations = map[string]string{plan.AnnotationAccessList: nudged}
-	}
+	maps.DeleteFunc(pod.Annotations, func(key, _ string) bool { return key != annotationNudged })
+	pod.ManagedFields = nil
 	pod.Spec = corev1.PodSpec{NodeName: pod.Spec.NodeName}
 	return pod, nil
 }

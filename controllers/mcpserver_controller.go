@@ -34,8 +34,6 @@ const (
 // MCPServerReconciler makes the cluster match every MCPServer.
 type MCPServerReconciler struct {
 	base
-	// Now is the clock.
-	Now func() time.Time
 
 	sources   *sources
 	digestKey *digestKey
@@ -75,7 +73,7 @@ func (r *MCPServerReconciler) Reconcile(ctx context.Context, req ctrl.Request) (
 	if len(invalid) > 0 {
 		return r.report(ctx, server, obs.status(nil, seen), invalidSpec(invalid))
 	}
-	err = cmp.Or(r.apply(ctx, server, planned, obs, secrets), obs.unread)
+	err = cmp.Or(r.apply(ctx, server, planned, obs, secrets), r.nudgeFiles(ctx, obs, secrets, seen), obs.unread)
 	return r.report(ctx, server, obs.status(planned, seen), err)
 }
 

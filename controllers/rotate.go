@@ -41,7 +41,7 @@ type decision struct {
 	// recheck is after how long the verdict may turn without an event; zero for never.
 	recheck time.Duration
 	// writeFiles are the files to be copied anew.
-	writeFiles []filesSeen
+	writeFiles []*filesSeen
 	// missingFiles says that a file of the spec cannot be given to a pod.
 	missingFiles bool
 }
@@ -93,7 +93,8 @@ func (d *decision) decideFiles(server *v1alpha1.MCPServer, in rotation.Input) {
 		return
 	}
 	requested := in.Request != "" && d.State.Request != in.State.Request
-	for _, f := range d.seen.files {
+	for i := range d.seen.files {
+		f := &d.seen.files[i]
 		switch {
 		case f.copied == f.wanted && f.wanted != "":
 		case f.wanted == "":
@@ -263,9 +264,9 @@ func (r *MCPServerReconciler) copySecrets(ctx context.Context, server *v1alpha1.
 	return r.copyFiles(ctx, server, d)
 }
 
-// copyFiles brings the files up to date, and tells the kubelets of the pods that read them.
+// copyFiles brings the files up to date.
 func (r *MCPServerReconciler) copyFiles(ctx context.Context, server *v1alpha1.MCPServer, d *decision) error {
-	if d == nil || len(d.writeFiles) == 0 {
+	if d == nil {
 		return nil
 	}
 	for _, f := range d.writeFiles {
@@ -273,7 +274,20 @@ func (r *MCPServerReconciler) copyFiles(ctx context.Context, server *v1alpha1.MC
 			return fmt.Errorf("copy files of Secret %s: %w", f.source, err)
 		}
 	}
-	return r.nudge(ctx, server)
+	return nil
+}
+
+// nudgeFiles has the kubelets of the pods look at the files as they are now, and says in what is seen of
+// the Secrets when that is to be done again.
+func (r *MCPServerReconciler) nudgeFiles(ctx context.Context, obs *observation, d *decision, seen *status.Secrets) error {
+	if d == nil {
+		return nil
+	}
+	again, err := r.nudge(ctx, obs.pods, d.seen.filesVersion())
+	if err == nil {
+		seen.Recheck = sooner(seen.Recheck, again)
+	}
+	return err
 }
 
 // errChanged says that a source has other values than a moment ago: everything is looked at again.
@@ -329,7 +343,7 @@ func (r *MCPServerReconciler) makeSnapshot(ctx context.Context, server *v1alpha1
 }
 
 // copyOf brings the server's copy of a Secret's keys up to date.
-func (r *MCPServerReconciler) copyOf(ctx context.Context, server *v1alpha1.MCPServer, key rotation.Key, f filesSeen) error {
+func (r *MCPServerReconciler) copyOf(ctx context.Context, server *v1alpha1.MCPServer, key rotation.Key, f *filesSeen) error {
 	values, digests, err := r.sources.read(ctx, key, types.NamespacedName{Namespace: server.Namespace, Name: f.source})
 	if err != nil {
 		return err
@@ -348,8 +362,12 @@ func (r *MCPServerReconciler) copyOf(ctx context.Context, server *v1alpha1.MCPSe
 		}
 		uid = f.copy.UID
 	}
-	_, err = r.sendSecret(ctx, o, uid)
-	return err
+	written, err := r.sendSecret(ctx, o, uid)
+	if err != nil {
+		return err
+	}
+	f.copy = written
+	return nil
 }
 
 // sendSecret applies a Secret, to the one of that UID or, with none, to none. It goes and comes as
@@ -385,12 +403,6 @@ func (r *MCPServerReconciler) remove(ctx context.Context, server *v1alpha1.MCPSe
 		return fmt.Errorf("delete Secret %s: %w", meta.Name, err)
 	}
 	return nil
-}
-
-// nudge has the kubelets look at the server's pods now: they refresh the files of a pod that changed
-// at once, and of others every minute or so.
-func (r *MCPServerReconciler) nudge(ctx context.Context, server *v1alpha1.MCPServer) error {
-	return nudgePods(ctx, r.Client, r.Now(), client.InNamespace(server.Namespace), client.MatchingFields{podServerIndex: server.Name})
 }
 
 // collect removes the snapshots and files that nothing needs any more.

@@ -3,6 +3,8 @@ package controllers
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"maps"
 	"slices"
@@ -85,6 +87,21 @@ type filesSeen struct {
 	copied string
 	// copy of the server; nil where there is none.
 	copy *metav1.PartialObjectMetadata
+}
+
+// filesVersion tells the versions of the server's copies apart; empty where it has none.
+func (s *secretsSeen) filesVersion() string {
+	hash, any := sha256.New(), false
+	for _, f := range s.files {
+		if f.copy != nil {
+			any = true
+			fmt.Fprintln(hash, f.copy.Name, versionOf(f.copy))
+		}
+	}
+	if !any {
+		return ""
+	}
+	return hex.EncodeToString(hash.Sum(nil))
 }
 
 // observeSecrets looks at the Secrets of a server. That it cannot must not keep the server from being

@@ -314,6 +314,16 @@ func fileOf(t *testing.T, server *v1alpha1.MCPServer, source, key string) string
 	return string(secret.Data[key])
 }
 
+// notNudged tells of a pod whose kubelet was not told for good to look at what it mounts.
+func notNudged(pods []corev1.Pod) string {
+	for _, p := range pods {
+		if told := p.Annotations["mcpwarden.io/nudged"]; told == "" || strings.Contains(told, " ") {
+			return fmt.Sprintf("the kubelet of pod %s was not told for good: %q", p.Name, told)
+		}
+	}
+	return ""
+}
+
 func TestFilesFollowInPlace(t *testing.T) {
 	o := parallel(t)
 	namespace := newNamespace(t)
@@ -334,10 +344,12 @@ func TestFilesFollowInPlace(t *testing.T) {
 		if err := admin.List(t.Context(), pods, client.InNamespace(namespace)); err != nil {
 			t.Fatal(err)
 		}
-		if pods.Items[0].Annotations["mcpwarden.io/nudged-at"] == "" {
-			return "the kubelet was not told"
-		}
-		return ""
+		return notNudged(pods.Items)
+	})
+	edit(t, &pods.Items[0], func(p *corev1.Pod) { p.Annotations = nil }) // as if the operator had ended before it told the kubelet
+	eventually(t, func() string {
+		get(t, &pods.Items[0])
+		return notNudged(pods.Items)
 	})
 	copied := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: plan.FilesName("web", "db")}}
 	get(t, copied)

@@ -28,8 +28,7 @@ const (
 	AccessListName = "mcp-warden-egress-access"
 	// AccessListKey is the key of the access list in its Secret, and the name of the file.
 	AccessListKey = "access.json"
-	// AnnotationAccessList is the digest of the access list: on its Secret, and on the pods of the proxy
-	// so that their kubelets look at the Secret at once.
+	// AnnotationAccessList of the access list's Secret is the digest of the list.
 	AnnotationAccessList = "mcpwarden.io/access-list"
 	// LabelComponent says which part of MCP Warden an object or a pod belongs to.
 	LabelComponent = "mcpwarden.io/component"
