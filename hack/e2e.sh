@@ -25,6 +25,6 @@ hack/install.sh "$OPERATOR_IMAGE" bin/localcluster exec --name "$cluster" -- kub
 KUBECONFIG=$(bin/localcluster kubeconfig --path --name "$cluster")
 export KUBECONFIG
 E2E_LOCALCLUSTER=$PWD/bin/localcluster E2E_CLUSTER=$cluster E2E_MANAGER=$PWD/bin/images/components/manager \
-  go test -tags e2e -count=1 -timeout 20m "$@" ./test/e2e || { diagnose; exit 1; }
+  go test -tags e2e -count=1 -timeout 40m "$@" ./test/e2e || { diagnose; exit 1; }
 # A node's own life and death: what was killed comes back, and down leaves nothing behind.
 LOCALCLUSTER_NODE_TEST=1 go -C hack/localcluster test -count=1 -timeout 10m -run '^TestNode$' .

@@ -18,9 +18,9 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"math"
 	"net/url"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -68,7 +68,6 @@ var heard *listener
 // listener records what is said anywhere in a run, and finds planted values in it.
 type listener struct {
 	mu      sync.Mutex
-	dir     string
 	files   map[string]*os.File
 	planted map[string][]byte
 	control string
@@ -80,18 +79,17 @@ type listener struct {
 
 // listen begins to record.
 func listen(ctx context.Context, config *rest.Config) (*listener, error) {
-	dir, err := os.MkdirTemp("", "e2e-heard-")
-	if err != nil {
-		return nil, err
-	}
 	clients, err := kubernetes.NewForConfig(config)
 	if err != nil {
 		return nil, err
 	}
-	l := &listener{dir: dir, files: map[string]*os.File{}, planted: map[string][]byte{}, control: "control-" + random(),
+	l := &listener{files: map[string]*os.File{}, planted: map[string][]byte{}, control: "control-" + random(),
 		clients: clients, followed: sets.New[string]()}
 	for _, kind := range []string{saidInLogs, saidInEvents, saidInStatus, saidInObjects, saidInMetrics, saidInOutput} {
-		if l.files[kind], err = os.Create(filepath.Join(dir, kind)); err != nil {
+		if l.files[kind], err = os.CreateTemp("", "e2e-heard-"); err != nil {
+			return nil, err
+		}
+		if err := os.Remove(l.files[kind].Name()); err != nil { // so that nothing is left of a run that is killed
 			return nil, err
 		}
 	}
@@ -403,7 +401,7 @@ func (l *listener) findAll() (found map[finding]string, size int, err error) {
 	}
 	found = map[finding]string{}
 	for kind, file := range l.files {
-		said, err := os.ReadFile(file.Name())
+		said, err := io.ReadAll(io.NewSectionReader(file, 0, math.MaxInt64)) // it may still be written to
 		if err != nil {
 			return nil, 0, err
 		}
@@ -489,7 +487,6 @@ func listened(config *rest.Config, run func() int) int {
 		fmt.Fprintln(os.Stderr, "e2e: listen:", err)
 		return 1
 	}
-	defer os.RemoveAll(heard.dir)
 	code := 1
 	undo, err := heard.sayControl(ctx)
 	if err == nil {

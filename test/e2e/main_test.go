@@ -33,8 +33,8 @@ const (
 	serverPort = 8080
 	// operatorNamespace is where the operator is installed.
 	operatorNamespace = "mcp-warden-system"
-	// deadline of everything that is waited for.
-	deadline = 2 * time.Minute
+	// deadline of everything that is waited for, on a machine that has much else to do.
+	deadline = 5 * time.Minute
 )
 
 // k8s reaches the cluster as an administrator.
