@@ -22,7 +22,7 @@ import (
 	"github.com/mcpwarden/mcp-warden/internal/rotation"
 )
 
-// caller is a pod that calls servers over and over, each once a second.
+// caller is a pod that calls servers over and over: each once a second, or twenty of them where there are more.
 type caller struct{ pod *corev1.Pod }
 
 // tally is what came of the calls.
@@ -35,7 +35,8 @@ type tally struct {
 // newCaller starts to call servers and waits until each has answered.
 func newCaller(t *testing.T, servers ...*v1alpha1.MCPServer) *caller {
 	t.Helper()
-	command := []string{"/mcpclient", "-loop", "127.0.0.1:7001", "-pause", "1s"}
+	pause := max(time.Second, time.Duration(len(servers))*time.Second/20)
+	command := []string{"/mcpclient", "-loop", "127.0.0.1:7001", "-timeout", "60s", "-pause", pause.String()}
 	for _, server := range servers {
 		command = append(command, endpointOf(server))
 	}
@@ -83,6 +84,7 @@ type rotations struct {
 	inFlight map[string]bool
 	most     int
 	versions map[string][]string // snapshots by server, in their order
+	down     []string            // servers that had too few available pods at a moment
 }
 
 // watchRotations watches all Deployments of a namespace from now on.
@@ -119,6 +121,9 @@ func (r *rotations) see(t *testing.T, deployment *appsv1.Deployment) {
 		r.inFlight[name] = true
 	}
 	r.most = max(r.most, len(r.inFlight))
+	if deployment.Status.AvailableReplicas < *deployment.Spec.Replicas {
+		r.down = append(r.down, name)
+	}
 	if seen := r.versions[name]; len(seen) == 0 || seen[len(seen)-1] != version {
 		r.versions[name] = append(seen, version)
 	}
