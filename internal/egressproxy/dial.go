@@ -73,7 +73,7 @@ func interleave(a, b []netip.AddrPort) []netip.AddrPort {
 // long.
 func (p *Proxy) dial(ctx context.Context, addrs []netip.AddrPort) (*net.TCPConn, error) {
 	if len(addrs) == 1 {
-		return p.dialOne(ctx, addrs[0])
+		return p.dialOne(untilDeadline{ctx}, addrs[0])
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -132,3 +132,9 @@ func (p *Proxy) dialOne(ctx context.Context, addr netip.AddrPort) (*net.TCPConn,
 	}
 	return conn.(*net.TCPConn), nil
 }
+
+// untilDeadline is a context that ends at its deadline and no sooner: net's dialer then needs no goroutine that
+// watches over it.
+type untilDeadline struct{ context.Context }
+
+func (untilDeadline) Done() <-chan struct{} { return nil }
