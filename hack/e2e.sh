@@ -17,7 +17,7 @@ diagnose() {
 go -C hack/localcluster build -o ../../bin/localcluster .
 [ -n "${KEEP:-}" ] || trap 'bin/localcluster down --name "$cluster"' EXIT
 bin/localcluster up --name "$cluster"
-images=$(hack/images.sh "$cluster")
+images=$(hack/images.sh "$cluster" && hack/clients-image.sh "$cluster")
 set -a
 eval "$images"
 set +a

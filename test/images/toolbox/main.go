@@ -11,32 +11,41 @@ import (
 )
 
 // attempts by name; each takes its own arguments and says what came of it.
-var attempts = map[string]func(args []string) (string, error){
-	"status":     processStatus,
-	"write":      write,
-	"read":       read,
-	"fill":       fill,
-	"setuid":     setuid,
-	"userns":     userNamespace,
-	"mount":      mount,
-	"mknod":      mknod,
-	"dial":       dial,
-	"lookup":     lookUp,
-	"get":        get,
-	"serve":      serve,
-	"linger":     linger,
-	"credential": credential,
-	"env":        env,
-	"file":       file,
-	"follow":     follow,
+func attempts() map[string]func(args []string) (string, error) {
+	return map[string]func(args []string) (string, error){
+		"all":        all,
+		"status":     processStatus,
+		"write":      write,
+		"read":       read,
+		"fill":       fill,
+		"setuid":     setuid,
+		"userns":     userNamespace,
+		"mount":      mount,
+		"mknod":      mknod,
+		"dial":       dial,
+		"lookup":     lookUp,
+		"get":        get,
+		"fetch":      fetch,
+		"raw":        raw,
+		"tunnel":     tunnel,
+		"chat":       chat,
+		"hold":       hold,
+		"halfopen":   halfOpen,
+		"serve":      serve,
+		"linger":     linger,
+		"credential": credential,
+		"env":        env,
+		"file":       file,
+		"follow":     follow,
+	}
 }
 
 func main() {
-	if len(os.Args) < 2 || attempts[os.Args[1]] == nil {
-		fmt.Fprintln(os.Stderr, "usage: toolbox ATTEMPT [ARGUMENTS], one of", strings.Join(slices.Sorted(maps.Keys(attempts)), ", "))
+	if len(os.Args) < 2 || attempts()[os.Args[1]] == nil {
+		fmt.Fprintln(os.Stderr, "usage: toolbox ATTEMPT [ARGUMENTS], one of", strings.Join(slices.Sorted(maps.Keys(attempts())), ", "))
 		os.Exit(2)
 	}
-	said, err := attempts[os.Args[1]](os.Args[2:])
+	said, err := attempts()[os.Args[1]](os.Args[2:])
 	if err != nil {
 		fmt.Println("failed:", err)
 		os.Exit(1)

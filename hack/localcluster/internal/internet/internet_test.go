@@ -90,7 +90,7 @@ func world(t *testing.T) (ca *x509.CertPool, address map[string]string) {
 
 	address = map[string]string{}
 	var ready, done sync.WaitGroup
-	ready.Add(4)
+	ready.Add(5)
 	listen := func(network, port string) (net.Listener, error) {
 		l, err := net.Listen(network, "127.0.0.1:0")
 		if err == nil {
@@ -160,5 +160,24 @@ func TestEcho(t *testing.T) {
 	got := make([]byte, 5)
 	if _, err := io.ReadFull(conn, got); err != nil || string(got) != "hello" {
 		t.Errorf("echo is %q, %v", got, err)
+	}
+}
+
+func TestTurningNames(t *testing.T) {
+	_, address := world(t)
+	resolver := &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "tcp", address[TurningDNSPort])
+	}}
+	var got []string
+	for range 4 {
+		addresses, err := resolver.LookupNetIP(t.Context(), "ip4", "any.turning.test.")
+		if err != nil || len(addresses) != 1 {
+			t.Fatalf("%v, %v; want one address", addresses, err)
+		}
+		got = append(got, addresses[0].Unmap().String())
+	}
+	if want := "203.0.113.14 10.96.0.1 203.0.113.14 10.96.0.1"; strings.Join(got, " ") != want {
+		t.Errorf("the answers are %v, want %s", got, want)
 	}
 }

@@ -52,6 +52,11 @@ func Serve(ctx context.Context, listen Listen, ca *pki.CA, log *slog.Logger) err
 		return err
 	}
 	run(echo, serveEcho)
+	turning, err := listen("tcp4", TurningDNSPort)
+	if err != nil {
+		return err
+	}
+	run(turning, serveTurningNames)
 	<-ctx.Done()
 	return nil
 }
@@ -74,6 +79,10 @@ type Answer struct {
 }
 
 func answer(w http.ResponseWriter, r *http.Request) {
+	if to := r.URL.Query().Get("redirect"); to != "" { // whoever asks is sent where it says
+		http.Redirect(w, r, to, http.StatusFound)
+		return
+	}
 	a := Answer{Method: r.Method, Host: r.Host, Path: r.URL.RequestURI(), Client: r.RemoteAddr}
 	if r.TLS != nil {
 		a.SNI = r.TLS.ServerName

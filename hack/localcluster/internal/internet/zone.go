@@ -43,6 +43,8 @@ const presetZone = `# The names of this cluster's internet: an address and its n
 169.254.169.254  metadata.google.internal metadata.example.test
 10.96.0.1        rebind.example.test
 10.0.0.1         private.example.test
+203.0.113.15     mixed.example.test
+10.0.0.1         mixed.example.test
 127.0.0.1        loopback.example.test
 `
 
@@ -84,7 +86,7 @@ func (f Files) Ensure(makeCA func(base string) error) error {
     }
 }
 `, DNSAddress, f.Zone())
-	return state.WriteFile(f.Corefile(), []byte(corefile), 0o644)
+	return state.WriteFile(f.Corefile(), []byte(corefile+turningZone()), 0o644)
 }
 
 func exists(path string) bool {
