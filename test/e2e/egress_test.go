@@ -298,7 +298,7 @@ func TestEgressFollowsTheSpec(t *testing.T) {
 // held opens a tunnel in a pod, returns once it is open, and sends what came of it.
 func held(t *testing.T, pod *corev1.Pod) <-chan string {
 	t.Helper()
-	args := []string{"exec", "--name", os.Getenv("E2E_CLUSTER"), "--", "kubectl", "-n", pod.Namespace, "exec", pod.Name, "--", "/toolbox", "hold", listed + ":443", listed, "8"}
+	args := []string{"exec", "--name", os.Getenv("E2E_CLUSTER"), "--", "kubectl", "-n", pod.Namespace, "exec", pod.Name, "--", "/toolbox", "hold", listed + ":443", listed, "20"}
 	cmd := exec.CommandContext(t.Context(), os.Getenv("E2E_LOCALCLUSTER"), args...)
 	out, err := cmd.StdoutPipe()
 	if err != nil {

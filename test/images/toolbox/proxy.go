@@ -189,6 +189,17 @@ func hold(args []string) (string, error) {
 		return "", err
 	}
 	defer secure.Close()
+	// One request, so that the host does not close a connection on which nothing was ever said.
+	if _, err := fmt.Fprintf(secure, "GET / HTTP/1.1\r\nHost: %s\r\n\r\n", arg(args, 1, "")); err != nil {
+		return "", err
+	}
+	response, err := http.ReadResponse(bufio.NewReader(secure), nil)
+	if err != nil {
+		return "", err
+	}
+	if _, err := io.Copy(io.Discard, response.Body); err != nil {
+		return "", err
+	}
 	began := time.Now()
 	fmt.Println("open")
 	if err := secure.SetDeadline(began.Add(time.Duration(seconds) * time.Second)); err != nil {
