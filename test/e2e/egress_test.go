@@ -4,15 +4,18 @@ package e2e
 
 import (
 	"bytes"
+	"compress/gzip"
 	"context"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -48,7 +51,7 @@ func newCaller(t *testing.T, namespace, name string, rules ...v1alpha1.EgressRul
 	return newServer(t, namespace, name, func(s *v1alpha1.MCPServerSpec) {
 		s.Network = &v1alpha1.Network{Egress: rules}
 		s.Filesystem = &v1alpha1.Filesystem{Data: []v1alpha1.DataMount{{MountPath: "/trust", ConfigMapName: "authority"}}}
-		for _, name := range []string{"SSL_CERT_FILE", "CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE"} {
+		for _, name := range []string{"SSL_CERT_FILE", "CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "NODE_EXTRA_CA_CERTS"} {
 			s.Env = append(s.Env, v1alpha1.EnvVar{Name: name, Value: new("/trust/ca.crt")})
 		}
 	})
@@ -399,32 +402,113 @@ func TestEgressProxyGoes(t *testing.T) {
 // that they trust the web servers' authority is the one thing that they are told.
 func TestRealClientsReachAListedHost(t *testing.T) {
 	t.Parallel()
-	if os.Getenv("CLIENTS_IMAGE") == "" {
-		t.Fatal("CLIENTS_IMAGE is not set: hack/clients-image.sh makes it")
-	}
 	ns := newNamespace(t)
 	server := newCaller(t, ns, "caller", hostRule(listed, 80, 443))
-	change(t, server, func(s *v1alpha1.MCPServerSpec) { s.Image = os.Getenv("CLIENTS_IMAGE") })
+	change(t, server, func(s *v1alpha1.MCPServerSpec) { s.Image = imageFrom(t, "CLIENTS_IMAGE") })
+	node := newNodeServer(t, ns, "node", hostRule(listed, 80, 443))
 	waitReason(t, server, v1alpha1.ReasonServing)
-	pod := podOf(t, server)
-	reachesListed(t, "by Go", pod)
-	python := func(url string) []string {
-		return []string{"/usr/bin/python3", "-c", "import urllib.request; print(urllib.request.urlopen('" + url + "', timeout=10).read().decode())"}
+	waitReason(t, node, v1alpha1.ReasonServing)
+	reachesListed(t, "by Go", podOf(t, server))
+	script := func(program, text string) func(string) []string {
+		return func(url string) []string {
+			return append(strings.Fields(program), strings.ReplaceAll(text, "URL", url))
+		}
 	}
-	curl := func(url string) []string { return []string{"/usr/bin/curl", "-fsS", "--max-time", "10", url} }
-	for name, command := range map[string]func(string) []string{"curl": curl, "Python": python} {
-		t.Run(name, func(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		pod     *corev1.Pod
+		schemes []string
+		refused string // is in what it says when the proxy refuses
+		command func(url string) []string
+	}{
+		{"curl", podOf(t, server), []string{"https", "http"}, "403", script("/usr/bin/curl -fsS --max-time 10", "URL")},
+		{"Python", podOf(t, server), []string{"https", "http"}, "403", script("/usr/bin/python3 -c", "import urllib.request; print(urllib.request.urlopen('URL', timeout=10).read().decode())")},
+		// Node's fetch asks for a tunnel for http:// too, and nothing but TLS goes through one.
+		{"Node-fetch", podOf(t, node), []string{"https"}, "fetch failed", script("/usr/bin/node -e", "fetch('URL').then(r => r.text()).then(console.log)")},
+		{"Node-http", podOf(t, node), []string{"https", "http"}, "403", script("/usr/bin/node -e", "require('URL'.split(':')[0]).get('URL', r => { console.log(r.statusCode); r.pipe(process.stdout); process.exitCode = r.statusCode === 200 ? 0 : 1 })")},
+	} {
+		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			for _, scheme := range []string{"https", "http"} {
-				said, err := in(t, pod, command(scheme+"://"+listed+"/by/"+name)...)
-				if err != nil || !strings.Contains(said, `"host":"`+listed+`","path":"/by/`+name+`"`) {
+			for _, scheme := range c.schemes {
+				said, err := in(t, c.pod, c.command(scheme+"://"+listed+"/by/"+c.name)...)
+				if err != nil || !strings.Contains(said, `"host":"`+listed+`","path":"/by/`+c.name+`"`) {
 					t.Errorf("%s: %v: %s", scheme, err, said)
 				}
-				said, err = in(t, pod, command(scheme+"://evil.test/")...)
-				if err == nil || strings.Contains(said, `"host"`) || !strings.Contains(said, "403") {
+				said, err = in(t, c.pod, c.command(scheme+"://evil.test/")...)
+				if err == nil || strings.Contains(said, `"host"`) || !strings.Contains(said, c.refused) {
 					t.Errorf("a host that is not listed, by %s: %v: %s", scheme, err, said)
 				}
 			}
 		})
 	}
+}
+
+// imageFrom is the reference of an image that hack/clients-image.sh made.
+func imageFrom(t *testing.T, variable string) string {
+	t.Helper()
+	image := os.Getenv(variable)
+	if image == "" {
+		t.Fatalf("%s is not set: hack/clients-image.sh makes it", variable)
+	}
+	return image
+}
+
+// newNodeServer declares the MCP project's own server for Node, as npm has it.
+func newNodeServer(t *testing.T, namespace, name string, rules ...v1alpha1.EgressRule) *v1alpha1.MCPServer {
+	t.Helper()
+	server := newCaller(t, namespace, name, rules...)
+	change(t, server, func(s *v1alpha1.MCPServerSpec) {
+		s.Image, s.Args, s.Transport.Path = imageFrom(t, "NODE_IMAGE"), nil, "/mcp"
+		s.Env = append(s.Env, v1alpha1.EnvVar{Name: "PORT", Value: new(strconv.Itoa(serverPort))})
+		s.Network.Ingress = []v1alpha1.PodPeer{{PodSelector: &v1alpha1.LabelSelector{MatchLabels: map[string]v1alpha1.LabelValue{"role": "agent"}}}}
+	})
+	return server
+}
+
+// TestRealServerCallsOut has an MCP client call a tool that fetches a URL, of a server that others wrote
+// and that knows of no proxy.
+func TestRealServerCallsOut(t *testing.T) {
+	t.Parallel()
+	ns := newNamespace(t)
+	server := newNodeServer(t, ns, "everything", hostRule(listed, 443))
+	waitReason(t, server, v1alpha1.ReasonServing)
+	agent := newPod(t, ns, "agent", map[string]string{"role": "agent"}, "/toolbox", "serve", ":7000")
+	succeeds(t, agent, "fetch", "http://evil.test/") // what the server must not reach is up
+	fetched := func(url string) (string, error) {
+		said, err := in(t, agent, "/mcpclient", endpointOf(server), "gzip-file-as-resource", `{"name":"page.gz","outputType":"resource","data":"`+url+`"}`)
+		if _, result, ok := strings.Cut(said, `"blob":"`); ok {
+			compressed, _, _ := strings.Cut(result, `"`)
+			return unzipped(t, compressed), err
+		}
+		return said, err
+	}
+	said, err := fetched("https://" + listed + "/from/a/tool")
+	if err != nil || !strings.Contains(said, `"host":"`+listed+`","path":"/from/a/tool"`) {
+		t.Errorf("the listed host: %v: %s", err, said)
+	}
+	for _, url := range []string{"https://evil.test/", "http://evil.test/", "https://203.0.113.12/", "https://" + listed + ":9000/"} {
+		if said, err := fetched(url); err == nil || !strings.Contains(said, "fetch failed") {
+			t.Errorf("%s, which is not listed: %v: %s", url, err, said)
+		}
+	}
+	log := proxyLog(t, ns)
+	for _, line := range []string{`"decision":"Allowed","reason":"Listed"`, `"reason":"HostNotListed"`, `"reason":"AddressLiteral"`, `"reason":"PortNotListed"`} {
+		if !strings.Contains(log, line) {
+			t.Errorf("the audit log has no line with %s", line)
+		}
+	}
+}
+
+// unzipped is what was compressed with gzip and written in base64.
+func unzipped(t *testing.T, text string) string {
+	t.Helper()
+	r, err := gzip.NewReader(base64.NewDecoder(base64.StdEncoding, strings.NewReader(text)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := io.ReadAll(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(out)
 }
