@@ -45,6 +45,8 @@ func metaOf(config runtime.ApplyConfiguration) *acmetav1.ObjectMetaApplyConfigur
 		return config.ObjectMetaApplyConfiguration
 	case *accorev1.SecretApplyConfiguration:
 		return config.ObjectMetaApplyConfiguration
+	case *accorev1.ConfigMapApplyConfiguration:
+		return config.ObjectMetaApplyConfiguration
 	case *accorev1.ServiceApplyConfiguration:
 		return config.ObjectMetaApplyConfiguration
 	case *accorev1.ServiceAccountApplyConfiguration:
@@ -122,10 +124,10 @@ func (r *MCPServerReconciler) lookUp(ctx context.Context, server *v1alpha1.MCPSe
 		return pair{}, fmt.Errorf("get %s %s: %w", o.Kind, key, err)
 	}
 	switch found := err == nil; {
-	case found && (metav1.GetControllerOfNoCopy(live) != nil || isMarked(server, live) || o.Name == plan.BaselineName):
+	case found && (metav1.GetControllerOfNoCopy(live) != nil || isMarked(server, live) || o.IsShared()):
 		return pair{planned: o, live: live, uid: live.GetUID()}, checkOwner(server, o, live)
-	case !found && (o.Kind == "Service" || o.Name == plan.BaselineName):
-		return pair{planned: o}, nil // the cache holds every Service, and the baseline's name is ours
+	case !found && (o.Kind == "Service" || o.IsShared()):
+		return pair{planned: o}, nil // the cache holds every Service, and the names of what is shared are ours
 	}
 	gvk, err := apiutil.GVKForObject(live, r.Client.Scheme())
 	if err != nil {
@@ -150,7 +152,7 @@ func checkOwner(server *v1alpha1.MCPServer, o plan.Object, live client.Object) e
 	ref := metav1.GetControllerOfNoCopy(live)
 	marked := isMarked(server, live) || wasApplied(live)
 	switch {
-	case o.Name == plan.BaselineName:
+	case o.IsShared():
 		return nil // the name is ours, in every namespace
 	case ref == nil && marked, ref != nil && ref.UID == server.UID:
 		return nil
@@ -226,7 +228,7 @@ func (r *base) send(ctx context.Context, pair pair) (client.Object, error) {
 	switch meta := metaOf(o.Config); {
 	case pair.uid != "":
 		meta.WithUID(pair.uid)
-	case o.Name != plan.BaselineName:
+	case !o.IsShared():
 		meta.WithResourceVersion(noObjectHasIt)
 	}
 	body, err := json.Marshal(o.Config)
@@ -248,8 +250,17 @@ func (r *base) send(ctx context.Context, pair pair) (client.Object, error) {
 }
 
 // replace writes an object as a whole. Of some fields only one may be set, such as the kinds of a
-// volume: applying ours to what somebody else has set is refused.
+// volume: applying ours to what somebody else has set is refused. A ConfigMap that somebody made immutable
+// has to go first.
 func (r *base) replace(ctx context.Context, pair pair, refused error) (client.Object, error) {
+	if pair.planned.Kind == "ConfigMap" {
+		if err := r.Client.Delete(ctx, pair.live, client.Preconditions{UID: new(pair.uid)}); client.IgnoreNotFound(err) != nil {
+			return nil, err
+		}
+		metaOf(pair.planned.Config).UID = nil
+		pair.uid = ""
+		return r.send(ctx, pair)
+	}
 	expected := pair.planned.Expected(pair.live).(client.Object)
 	if err := r.update(ctx, pair.planned.Kind, expected); err != nil {
 		if apierrors.IsInvalid(err) {

@@ -27,6 +27,8 @@ type base struct {
 	ComponentImage string
 	// Now is the clock.
 	Now func() time.Time
+	// Namespace of the operator itself.
+	Namespace string
 	// BlockedRetry is how long it takes until what somebody else must cure is tried again.
 	BlockedRetry time.Duration
 }

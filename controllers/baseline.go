@@ -25,7 +25,7 @@ import (
 // will take, and of which no event tells.
 const leftoverRetry = 5 * time.Second
 
-// closeBehind answers for the baseline of a namespace in which a server went away: it stays as long
+// closeBehind answers for what a namespace has once, when a server went away in it: that stays as long
 // as a server, a pod of one or what could make such a pod is there, and goes after that.
 func (r *MCPServerReconciler) closeBehind(ctx context.Context, namespace string) (ctrl.Result, error) {
 	live := &networkingv1.NetworkPolicy{}
@@ -39,19 +39,20 @@ func (r *MCPServerReconciler) closeBehind(ctx context.Context, namespace string)
 	case err != nil:
 		return ctrl.Result{}, err
 	case left != "":
-		if err := r.restoreBaseline(ctx, namespace, live, exists); err != nil {
+		if err := r.restore(ctx, plan.Baseline(namespace)); err != nil {
 			return ctrl.Result{}, err
 		}
 		if left == "ReplicaSet" {
 			return ctrl.Result{RequeueAfter: leftoverRetry}, nil
 		}
 		return ctrl.Result{}, nil
-	case exists:
-		if err := r.Client.Delete(ctx, live, client.Preconditions{UID: new(live.GetUID())}); client.IgnoreNotFound(err) != nil {
-			return ctrl.Result{}, fmt.Errorf("delete NetworkPolicy %s: %w", plan.BaselineName, err)
+	}
+	if namespace != r.Namespace { // there it is for the probers
+		if err := r.removeShared(ctx, plan.Canary(namespace, plan.Facts{})); err != nil {
+			return ctrl.Result{}, err
 		}
 	}
-	return ctrl.Result{}, nil
+	return ctrl.Result{}, r.removeShared(ctx, plan.Baseline(namespace))
 }
 
 // anyLeft names a kind of which a namespace still holds an object of ours; "" where it holds none.
@@ -60,7 +61,7 @@ func (r *MCPServerReconciler) anyLeft(ctx context.Context, namespace string, exi
 	servers, deployments, pods := &v1alpha1.MCPServerList{}, &appsv1.DeploymentList{}, &corev1.PodList{}
 	for _, list := range []client.ObjectList{servers, deployments, pods} {
 		opts := inNamespace
-		if list != client.ObjectList(servers) { // what is not a server's is the egress proxy's
+		if list != client.ObjectList(servers) { // what is not a server's is of the operator's own components
 			opts = append(slices.Clone(opts), client.HasLabels{plan.LabelServer})
 		}
 		if err := r.Client.List(ctx, list, opts...); err != nil {
@@ -89,21 +90,34 @@ func (r *MCPServerReconciler) anyLeft(ctx context.Context, namespace string, exi
 	return "", nil
 }
 
-// restoreBaseline puts the baseline right where no plan does.
-func (r *MCPServerReconciler) restoreBaseline(ctx context.Context, namespace string, live *networkingv1.NetworkPolicy, exists bool) error {
-	pair := pair{planned: plan.Baseline(namespace)}
-	if exists {
-		if plan.Drift(live, pair.planned.Expected(live)) == "" {
-			return nil
-		}
-		pair.uid = live.UID
+// restore puts an object that a namespace has once right where no plan does.
+func (r *MCPServerReconciler) restore(ctx context.Context, o plan.Object) error {
+	pair := pair{planned: o}
+	var live client.Object = plan.NewLive(o.Kind)
+	switch err := r.Client.Get(ctx, client.ObjectKey{Namespace: o.Namespace, Name: o.Name}, live); {
+	case err == nil:
+		pair.live, pair.uid = live, live.GetUID()
+	case !apierrors.IsNotFound(err):
+		return fmt.Errorf("get %s %s: %w", o.Kind, o.Name, err)
 	}
-	applied, err := r.send(ctx, pair)
-	if err == nil {
-		_, err = r.strip(ctx, pair.planned, applied)
-	}
+	_, _, err := r.put(ctx, pair)
 	if apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
 		return nil
 	}
 	return err
+}
+
+// removeShared deletes an object that a namespace has once, if it is there.
+func (r *MCPServerReconciler) removeShared(ctx context.Context, o plan.Object) error {
+	var live client.Object = plan.NewLive(o.Kind)
+	if err := r.Client.Get(ctx, client.ObjectKey{Namespace: o.Namespace, Name: o.Name}, live); err != nil {
+		if apierrors.IsNotFound(err) {
+			return nil
+		}
+		return fmt.Errorf("get %s %s: %w", o.Kind, o.Name, err)
+	}
+	if err := r.Client.Delete(ctx, live, client.Preconditions{UID: new(live.GetUID())}); client.IgnoreNotFound(err) != nil {
+		return fmt.Errorf("delete %s %s: %w", o.Kind, o.Name, err)
+	}
+	return nil
 }

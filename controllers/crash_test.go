@@ -16,14 +16,14 @@ import (
 // An operator that dies between any two of its first writes leaves nothing that the next cannot
 // finish, and no workload without its isolation.
 func TestCrashBetweenAnyTwoWrites(t *testing.T) {
-	const writes = 6 // baseline, NetworkPolicy, ServiceAccount, Service, PodDisruptionBudget, Deployment; then the status
+	const writes = 7 // baseline, NetworkPolicy, where the canary is, ServiceAccount, Service, PodDisruptionBudget, Deployment; then the status
 	for n := range writes + 1 {
 		t.Run(fmt.Sprintf("after %d", n), func(t *testing.T) {
 			server := example(newNamespace(t), "web")
 			server.Spec.Replicas = new(int32(2))
 			crashAfter(t, server, n)
 			present := 0
-			for _, child := range append(children(server), baselineOf(server.Namespace)) {
+			for _, child := range append(children(server), baselineOf(server.Namespace), canaryOf(server.Namespace)) {
 				if exists(t, child) {
 					present++
 				}

@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/mcpwarden/mcp-warden/api/v1alpha1"
+	"github.com/mcpwarden/mcp-warden/internal/probe"
 )
 
 // dnsService is the cluster's DNS; a control plane without nodes has none.
@@ -34,7 +35,7 @@ func egressPorts(t *testing.T, server *v1alpha1.MCPServer) []string {
 	var out []string
 	for _, rule := range policy.Spec.Egress {
 		for _, port := range rule.Ports {
-			if port.Port.IntValue() != 53 {
+			if n := port.Port.IntValue(); n != 53 && n != probe.AllowedPort {
 				out = append(out, port.Port.String())
 			}
 		}

@@ -11,16 +11,17 @@ import (
 	"github.com/mcpwarden/mcp-warden/api/v1alpha1"
 )
 
-// openUp lets the pods of a server out to everywhere, and waits until that is put right.
+// openUp lets everybody in and the pods of a server out to everywhere, and waits until that is put right.
 func openUp(t *testing.T, server *v1alpha1.MCPServer) {
 	t.Helper()
 	policy := &networkingv1.NetworkPolicy{ObjectMeta: named(server)}
 	edit(t, policy, func(p *networkingv1.NetworkPolicy) {
-		p.Spec.Egress = []networkingv1.NetworkPolicyEgressRule{{}}
+		p.Spec.Ingress = []networkingv1.NetworkPolicyIngressRule{{}} // the plan holds none
+		p.Spec.Egress = []networkingv1.NetworkPolicyEgressRule{{}}   // the plan holds one, to the canary
 	})
 	eventually(t, func() string {
 		get(t, policy)
-		if len(policy.Spec.Egress) > 0 {
+		if egress := policy.Spec.Egress; len(policy.Spec.Ingress) > 0 || len(egress) != 1 || len(egress[0].Ports) != 1 {
 			return "the NetworkPolicy still opens everything"
 		}
 		return ""

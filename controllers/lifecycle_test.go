@@ -97,7 +97,7 @@ func TestFirstPass(t *testing.T) {
 			order = append(order, req.resource+"/"+req.name)
 		}
 	}
-	want := []string{"networkpolicies/mcp-warden-default-deny", "networkpolicies/web", "serviceaccounts/web", "services/web",
+	want := []string{"networkpolicies/mcp-warden-default-deny", "networkpolicies/web", "configmaps/mcp-warden-canary", "serviceaccounts/web", "services/web",
 		"poddisruptionbudgets/web", "deployments/web", "mcpservers/status/web"}
 	if len(order) < len(want) || !slices.Equal(order[:len(want)], want) {
 		t.Errorf("first writes %v, want %v", order, want)

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net/netip"
 	"reflect"
+	"slices"
 	"strings"
 	"time"
 
@@ -16,6 +17,7 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
@@ -35,6 +37,7 @@ import (
 
 	"github.com/mcpwarden/mcp-warden/api/v1alpha1"
 	"github.com/mcpwarden/mcp-warden/internal/plan"
+	"github.com/mcpwarden/mcp-warden/internal/probe"
 )
 
 const (
@@ -67,7 +70,8 @@ type Options struct {
 	Namespaces []string
 	// ComponentImage is the operator's own image, which also holds what runs beside servers; empty: nothing does.
 	ComponentImage string
-	// Namespace of the operator itself, where it keeps the key of all digests.
+	// Namespace of the operator itself, where it keeps the key of all digests, and where the canary and the
+	// probers run.
 	Namespace string
 	// MaxRotations is how many servers may be in the middle of a rotation at the same time; 10 if zero.
 	MaxRotations int
@@ -115,7 +119,7 @@ func NewManager(config *rest.Config, opts Options) (ctrl.Manager, error) {
 	}
 	shared := base{
 		Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Recorder: mgr.GetEventRecorder(plan.FieldManager),
-		ClusterDNS: opts.ClusterDNS, ClusterCIDRs: opts.ClusterCIDRs, ComponentImage: opts.ComponentImage, Namespaces: opts.Namespaces,
+		ClusterDNS: opts.ClusterDNS, ClusterCIDRs: opts.ClusterCIDRs, ComponentImage: opts.ComponentImage, Namespace: opts.Namespace, Namespaces: opts.Namespaces,
 		Now: time.Now, BlockedRetry: opts.BlockedRetry,
 	}
 	servers := &MCPServerReconciler{
@@ -127,6 +131,9 @@ func NewManager(config *rest.Config, opts Options) (ctrl.Manager, error) {
 			age: cmp.Or(opts.OwnerAge, ownerAge), seen: map[ownerName]ownerSeen{},
 		},
 		slots: &slots{limit: cmp.Or(opts.MaxRotations, maxRotations), taken: map[types.NamespacedName]bool{}},
+	}
+	if err := servers.setUpCanary(mgr); err != nil {
+		return nil, err
 	}
 	if err := servers.setUp(mgr, opts.Workers); err != nil {
 		return nil, err
@@ -151,6 +158,7 @@ func cacheOptions() cache.Options {
 			&corev1.Pod{}:                   pods,
 			&appsv1.ReplicaSet{}:            ours,
 			&corev1.Secret{}:                {Transform: transformSecret},
+			&corev1.ConfigMap{}:             {Field: fields.OneTermEqualSelector(metav1.ObjectNameField, probe.CanaryName)},
 			&corev1.Node{}:                  {Transform: transformNode},
 			&corev1.Service{}:               {Transform: transformService},
 			&discoveryv1.EndpointSlice{}: {
@@ -169,7 +177,7 @@ func transformPod(in any) (any, error) {
 	}
 	maps.DeleteFunc(pod.Annotations, func(key, _ string) bool { return key != annotationNudged })
 	pod.ManagedFields = nil
-	pod.Spec = corev1.PodSpec{NodeName: pod.Spec.NodeName}
+	pod.Spec = corev1.PodSpec{NodeName: pod.Spec.NodeName, HostNetwork: pod.Spec.HostNetwork}
 	return pod, nil
 }
 
@@ -200,9 +208,11 @@ func transformNode(in any) (any, error) {
 		return in, nil
 	}
 	node.ManagedFields, node.Annotations = nil, nil
-	node.Spec = corev1.NodeSpec{PodCIDRs: node.Spec.PodCIDRs}
+	node.Spec = corev1.NodeSpec{PodCIDRs: node.Spec.PodCIDRs, Taints: node.Spec.Taints}
+	conditions := slices.DeleteFunc(node.Status.Conditions, func(c corev1.NodeCondition) bool { return c.Type != corev1.NodeReady })
 	node.Status = corev1.NodeStatus{
-		Addresses: node.Status.Addresses, RuntimeHandlers: node.Status.RuntimeHandlers, Features: node.Status.Features,
+		Conditions: conditions,
+		Addresses:  node.Status.Addresses, RuntimeHandlers: node.Status.RuntimeHandlers, Features: node.Status.Features,
 	}
 	return node, nil
 }
@@ -265,6 +275,8 @@ func (r *MCPServerReconciler) setUp(mgr ctrl.Manager, workers int) error {
 		WatchesMetadata(&corev1.Secret{}, handler.EnqueueRequestsFromMapFunc(r.serversOfSecret)).
 		WatchesMetadata(&appsv1.ReplicaSet{}, handler.EnqueueRequestsFromMapFunc(serverOfPod), builder.WithPredicates(deletions)).
 		Watches(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(serverOfPod)).
+		Watches(&corev1.Pod{}, r.afterProbers()).
+		Watches(&corev1.ConfigMap{}, handler.EnqueueRequestsFromMapFunc(r.serversOfCanary), asCreated).
 		Watches(&corev1.Node{}, everyServer, builder.WithPredicates(predicate.Funcs{UpdateFunc: nodeFactChanged})).
 		Watches(&discoveryv1.EndpointSlice{}, everyServer).
 		WithOptions(controller.Options{
@@ -307,10 +319,10 @@ func serverOfService(_ context.Context, service client.Object) []reconcile.Reque
 }
 
 // serversThatCall answers to a change of a Service: the servers whose egress rules name it, and
-// everybody where it is the cluster's DNS or the API server.
+// everybody where it is the cluster's DNS, the API server or the canary.
 func (r *MCPServerReconciler) serversThatCall(ctx context.Context, service client.Object) []reconcile.Request {
 	name := client.ObjectKeyFromObject(service)
-	if name == r.ClusterDNS || name == apiServerService {
+	if name == r.ClusterDNS || name == apiServerService || name == r.canaryName() {
 		return r.serversIn(ctx)
 	}
 	return r.serversIn(ctx, client.MatchingFields{serverServiceIndex: name.String()})
@@ -353,7 +365,7 @@ var deletions = predicate.Funcs{
 
 func serverOfPod(_ context.Context, pod client.Object) []reconcile.Request {
 	if pod.GetLabels()[plan.LabelServer] == "" {
-		return nil // of the egress proxy, or of somebody who borrows our label
+		return nil // of the operator's own components, or of somebody who borrows our label
 	}
 	return []reconcile.Request{{NamespacedName: types.NamespacedName{
 		Namespace: pod.GetNamespace(), Name: pod.GetLabels()[plan.LabelServer]}}}

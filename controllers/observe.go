@@ -37,7 +37,7 @@ type observation struct {
 }
 
 func (o *observation) status(p *plan.Plan, secrets *status.Secrets) status.Input {
-	return status.Input{Plan: p, Deployment: o.deployment, Pods: o.pods, Secrets: secrets}
+	return status.Input{Plan: p, Deployment: o.deployment, Pods: o.pods, Secrets: secrets, Isolation: &o.facts.Isolation}
 }
 
 // observe reads, from the cache, what the plan and the status of a server depend on.
@@ -48,7 +48,7 @@ func (r *MCPServerReconciler) observe(ctx context.Context, server *v1alpha1.MCPS
 	}
 	obs := &observation{facts: facts}
 	for _, step := range []func(context.Context, *v1alpha1.MCPServer, *observation) error{
-		r.observeDeployment, r.observePods, r.observeSecrets, r.observeEgressProxy,
+		r.observeDeployment, r.observePods, r.observeSecrets, r.observeEgressProxy, r.observeIsolation,
 	} {
 		if err := step(ctx, server, obs); err != nil {
 			return nil, err
@@ -81,7 +81,10 @@ func (r *base) observeNodes(ctx context.Context, facts *plan.Facts) error {
 }
 
 func nodeFact(node *corev1.Node) plan.Node {
-	out := plan.Node{Labels: node.Labels}
+	out := plan.Node{Name: node.Name, Labels: node.Labels, Taints: node.Spec.Taints}
+	for _, c := range node.Status.Conditions {
+		out.Ready = out.Ready || (c.Type == corev1.NodeReady && c.Status == corev1.ConditionTrue)
+	}
 	for i, handler := range node.Status.RuntimeHandlers {
 		able := support(handler.Features != nil && handler.Features.UserNamespaces != nil && *handler.Features.UserNamespaces)
 		if i == 0 || able == plan.Unsupported {

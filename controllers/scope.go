@@ -19,12 +19,13 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/apiutil"
 
 	"github.com/mcpwarden/mcp-warden/api/v1alpha1"
+	"github.com/mcpwarden/mcp-warden/internal/probe"
 	"github.com/mcpwarden/mcp-warden/internal/scope"
 )
 
-// limitCache keeps the cache within namespaces. Outside of them it holds two Services: that of the API server, and
-// the cluster's DNS.
-func limitCache(opts *cache.Options, namespaces []string, clusterDNS types.NamespacedName) error {
+// limitCache keeps the cache within namespaces. Outside of them it holds three Services, those of the API server,
+// of the cluster's DNS and of the canary, and the pods and the ConfigMap of the probers.
+func limitCache(opts *cache.Options, namespaces []string, clusterDNS types.NamespacedName, own string) error {
 	outside, err := scope.ServicesOutside(namespaces, clusterDNS.Namespace, clusterDNS.Name)
 	if err != nil {
 		return err
@@ -37,11 +38,19 @@ func limitCache(opts *cache.Options, namespaces []string, clusterDNS types.Names
 	for namespace, name := range outside {
 		services[namespace] = cache.Config{FieldSelector: fields.OneTermEqualSelector(metav1.ObjectNameField, name)}
 	}
+	if _, ok := services[own]; !ok {
+		services[own] = cache.Config{FieldSelector: fields.OneTermEqualSelector(metav1.ObjectNameField, probe.CanaryName)}
+	}
+	withOwn := maps.Clone(opts.DefaultNamespaces)
+	withOwn[own] = cache.Config{}
 	for kind, config := range opts.ByObject {
-		if _, ok := kind.(*corev1.Service); ok {
+		switch kind.(type) {
+		case *corev1.Service:
 			config.Namespaces = services
-			opts.ByObject[kind] = config
+		case *corev1.Pod, *corev1.ConfigMap:
+			config.Namespaces = withOwn
 		}
+		opts.ByObject[kind] = config
 	}
 	return nil
 }
@@ -51,19 +60,25 @@ func limitCache(opts *cache.Options, namespaces []string, clusterDNS types.Names
 // operator for all by deleting its Role there, or the namespace.
 type access struct {
 	reader client.Client
-	kinds  []client.Object
+	kinds  []cachedKind
+}
+
+// cachedKind is a kind that a cache holds, or what it holds of it.
+type cachedKind struct {
+	kind client.Object
+	of   fields.Selector
 }
 
 // newAccess knows the kinds that a cache holds of every namespace.
 func newAccess(reader client.Client, opts cache.Options) (*access, error) {
-	a := &access{reader: reader, kinds: []client.Object{&v1alpha1.MCPServer{}}}
+	a := &access{reader: reader, kinds: []cachedKind{{kind: &v1alpha1.MCPServer{}}}}
 	for kind, config := range opts.ByObject {
 		namespaced, err := reader.IsObjectNamespaced(kind)
 		if err != nil {
 			return nil, fmt.Errorf("find kind %T: %w", kind, err)
 		}
 		if namespaced && config.Namespaces == nil {
-			a.kinds = append(a.kinds, kind)
+			a.kinds = append(a.kinds, cachedKind{kind, config.Field})
 		}
 	}
 	return a, nil
@@ -86,14 +101,14 @@ func (a *access) split(ctx context.Context, namespaces []string) (readable, forb
 }
 
 func (a *access) mayRead(ctx context.Context, namespace string) (bool, error) {
-	for _, kind := range a.kinds {
-		gvk, err := apiutil.GVKForObject(kind, a.reader.Scheme())
+	for _, cached := range a.kinds {
+		gvk, err := apiutil.GVKForObject(cached.kind, a.reader.Scheme())
 		if err != nil {
 			return false, err
 		}
 		list := &metav1.PartialObjectMetadataList{}
 		list.SetGroupVersionKind(gvk)
-		err = a.reader.List(ctx, list, client.InNamespace(namespace), client.Limit(1))
+		err = a.reader.List(ctx, list, &client.ListOptions{Namespace: namespace, FieldSelector: cached.of, Limit: 1})
 		if apierrors.IsForbidden(err) {
 			return false, nil
 		}
@@ -161,7 +176,7 @@ func limit(config *rest.Config, opts *Options) (*awaitAccess, error) {
 		return nil, fmt.Errorf("the operator may read none of %s", strings.Join(forbidden, ", "))
 	}
 	opts.Namespaces = readable
-	if err := limitCache(&opts.Manager.Cache, readable, opts.ClusterDNS); err != nil || len(forbidden) == 0 {
+	if err := limitCache(&opts.Manager.Cache, readable, opts.ClusterDNS, opts.Namespace); err != nil || len(forbidden) == 0 {
 		return nil, err
 	}
 	return &awaitAccess{access: a, forbidden: forbidden, every: opts.BlockedRetry}, nil

@@ -154,8 +154,10 @@ func TestLimitedToNamespaces(t *testing.T) {
 	}
 	wantElsewhere := []string{
 		"create secrets " + operatorNamespace, "get secrets " + operatorNamespace, // the key of the digests
-		"list endpointslices default", "list nodes ", "list services default", "list services kube-system",
-		"watch endpointslices default", "watch nodes ", "watch services default", "watch services kube-system",
+		"list configmaps " + operatorNamespace, "list endpointslices default", "list nodes ", "list pods " + operatorNamespace,
+		"list services default", "list services kube-system", "list services " + operatorNamespace,
+		"watch configmaps " + operatorNamespace, "watch endpointslices default", "watch nodes ", "watch pods " + operatorNamespace,
+		"watch services default", "watch services kube-system", "watch services " + operatorNamespace,
 	}
 	for _, got := range o.elsewhere(near, far) {
 		if !slices.Contains(wantElsewhere, got) {

@@ -137,7 +137,7 @@ func startOperatorWith(account string, change func(*controllers.Options)) (*oper
 			Metrics:    metricsserver.Options{BindAddress: "0"},
 			Controller: config.Controller{SkipNameValidation: new(true)},
 		},
-		ClusterDNS: types.NamespacedName{Namespace: "kube-system", Name: "kube-dns"}, Namespace: "mcp-warden-system", Workers: 8, BlockedRetry: blockedRetry, OwnerAge: testOwnerAge,
+		ClusterDNS: types.NamespacedName{Namespace: "kube-system", Name: "kube-dns"}, Namespace: operatorNamespace, Workers: 8, BlockedRetry: blockedRetry, OwnerAge: testOwnerAge,
 		ComponentImage: componentImage,
 	}
 	change(&opts)

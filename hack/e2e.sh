@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The end-to-end tests, on a local cluster of their own that is taken down afterwards.
 #   KEEP=1 hack/e2e.sh [go test flags]     leaves the cluster up, and uses it again
+# Without flags, a second cluster follows on which nothing is enforced.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 cluster=${E2E_CLUSTER:-e2e}
@@ -14,17 +15,36 @@ diagnose() {
   kubectl -n mcp-warden-system logs deployment/mcp-warden --all-pods --tail=50 || true
 }
 
+# start CLUSTER CNI: brings a cluster up and installs the operator.
+start() {
+  cluster=$1
+  [ -n "${KEEP:-}" ] || trap 'bin/localcluster down --name "$cluster"' EXIT
+  bin/localcluster up --name "$cluster" --cni="$2"
+  images=$(hack/images.sh "$cluster")
+  set -a
+  eval "$images"
+  set +a
+  hack/install.sh "$OPERATOR_IMAGE" bin/localcluster exec --name "$cluster" -- kubectl
+  KUBECONFIG=$(bin/localcluster kubeconfig --path --name "$cluster")
+  export KUBECONFIG
+  export E2E_LOCALCLUSTER=$PWD/bin/localcluster E2E_CLUSTER=$cluster E2E_CNI=$2 E2E_MANAGER=$PWD/bin/images/components/manager
+}
+
+run() { go test -tags e2e -count=1 -timeout 40m "$@" ./test/e2e || { diagnose; exit 1; }; }
+
 go -C hack/localcluster build -o ../../bin/localcluster .
-[ -n "${KEEP:-}" ] || trap 'bin/localcluster down --name "$cluster"' EXIT
-bin/localcluster up --name "$cluster"
-images=$(hack/images.sh "$cluster" && hack/clients-image.sh "$cluster")
+start "$cluster" cilium
+images=$(hack/clients-image.sh "$cluster")
 set -a
 eval "$images"
 set +a
-hack/install.sh "$OPERATOR_IMAGE" bin/localcluster exec --name "$cluster" -- kubectl
-KUBECONFIG=$(bin/localcluster kubeconfig --path --name "$cluster")
-export KUBECONFIG
-E2E_LOCALCLUSTER=$PWD/bin/localcluster E2E_CLUSTER=$cluster E2E_MANAGER=$PWD/bin/images/components/manager \
-  go test -tags e2e -count=1 -timeout 40m "$@" ./test/e2e || { diagnose; exit 1; }
+# How a test turns the enforcement of NetworkPolicies off and on.
+agent=$(bin/localcluster status --name "$cluster" | awk '$1 == "cilium-agent" { print $3 }')
+E2E_CILIUM="nsenter --target $agent --mount -- $(bin/localcluster build cilium)/cilium-dbg" run "$@"
+[ $# = 0 ] || exit 0
+[ -n "${KEEP:-}" ] || bin/localcluster down --name "$cluster"
+echo "-- where NetworkPolicies are not enforced: a cluster with --cni=bridge"
+start "$cluster-bridge" bridge
+run -v -run '^TestProofWithoutEnforcement$'
 # A node's own life and death: what was killed comes back, and down leaves nothing behind.
 LOCALCLUSTER_NODE_TEST=1 go -C hack/localcluster test -count=1 -timeout 10m -run '^TestNode$' .

@@ -13,7 +13,24 @@ type Network struct {
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=64
 	Egress []EgressRule `json:"egress,omitempty"`
+
+	// enforcement says what becomes of a server whose isolation is not proven, because the cluster's CNI
+	// does not enforce NetworkPolicies or nobody can tell. Report (the default) says so in the status.
+	// Require starts no pod before its isolation is proven; one that runs is left alone.
+	// +optional
+	Enforcement Enforcement `json:"enforcement,omitempty"`
 }
+
+// Enforcement says what becomes of a server whose isolation is not proven.
+// +kubebuilder:validation:Enum=Report;Require
+type Enforcement string
+
+const (
+	// EnforcementReport says in the status what is known.
+	EnforcementReport Enforcement = "Report"
+	// EnforcementRequire starts no pod before its isolation is proven.
+	EnforcementRequire Enforcement = "Require"
+)
 
 // PodPeer selects pods, as a NetworkPolicy peer does.
 // +kubebuilder:validation:XValidation:rule="has(self.namespaceSelector) || has(self.podSelector)",message="set namespaceSelector, podSelector or both: podSelector alone means pods of the server's own namespace, {} means all"

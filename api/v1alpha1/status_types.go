@@ -16,6 +16,9 @@ const (
 	ConditionSecretsCurrent = "SecretsCurrent"
 	// ConditionNoLiteralCredentials is True when env, args and command spell out no credential.
 	ConditionNoLiteralCredentials = "NoLiteralCredentials"
+	// ConditionNetworkPolicyEnforced is True when every node on which the server may run was seen to
+	// enforce NetworkPolicies, False when one was seen not to, and Unknown otherwise.
+	ConditionNetworkPolicyEnforced = "NetworkPolicyEnforced"
 )
 
 // Reasons of the conditions of an MCPServer.
@@ -52,6 +55,12 @@ const (
 	ReasonLiteralCredentialFound = "LiteralCredentialFound"
 	// ReasonNotAllChecked: env, args and command are too large to be looked at with every rule.
 	ReasonNotAllChecked = "NotAllChecked"
+	// ReasonProven: isolation was proven by experiment, and still is.
+	ReasonProven = "Proven"
+	// ReasonNotEnforced: a pod reached what no NetworkPolicy opens to it.
+	ReasonNotEnforced = "NotEnforced"
+	// ReasonNotProven: isolation could not be proven, so that nobody can tell whether there is any.
+	ReasonNotProven = "NotProven"
 	// ReasonReconciled: nothing is left to do.
 	ReasonReconciled = "Reconciled"
 )
@@ -137,10 +146,42 @@ type MCPServerStatus struct {
 	// +optional
 	Secrets *SecretsStatus `json:"secrets,omitempty"`
 
+	// network says whether the server's isolation was proven.
+	// +optional
+	Network *NetworkStatus `json:"network,omitempty"`
+
 	// resources are the requests and limits in force, defaults included.
 	// +optional
 	Resources *ResourceRequirements `json:"resources,omitempty"`
 }
+
+// NetworkStatus says whether the server's isolation was proven, over the nodes on which it may run or
+// runs. It holds no time of the newest probe: to keep it would take a write for each.
+type NetworkStatus struct {
+	// proof is Proven, NotEnforced or Unknown; condition NetworkPolicyEnforced says why.
+	// +optional
+	Proof NetworkProof `json:"proof,omitempty"`
+
+	// nodesProven is the number of nodes on which NetworkPolicies were seen to be enforced.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	NodesProven int32 `json:"nodesProven,omitempty"`
+
+	// nodesTotal is the number of nodes on which the server may run, or runs.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	NodesTotal int32 `json:"nodesTotal,omitempty"`
+
+	// probeImage is the image of the pods' init container isolation-probe: taken up with each change of
+	// the spec, so that an upgrade of the operator restarts no server.
+	// +optional
+	// +kubebuilder:validation:MaxLength=512
+	ProbeImage string `json:"probeImage,omitempty"`
+}
+
+// NetworkProof says what is known of the enforcement of NetworkPolicies.
+// +kubebuilder:validation:Enum=Proven;NotEnforced;Unknown
+type NetworkProof string
 
 // ImageStatus is what the pods run.
 type ImageStatus struct {

@@ -40,7 +40,7 @@ func run() error {
 		namespaces  = flag.String("namespaces", "", "Namespaces, separated by commas, whose MCPServers are managed; no other is looked at. Empty: all. hack/install.sh --namespaces gives the rights that go with it.")
 		component   = flag.String("component-image", "", "The operator's own image, which also holds what runs beside servers. Empty: nothing runs beside them.")
 		rotations   = flag.Int("max-concurrent-rotations", 10, "How many servers may be in the middle of a rotation of their secrets at the same time.")
-		ownNS       = flag.String("operator-namespace", "mcp-warden-system", "Namespace of the operator itself, where it keeps the key of all digests.")
+		ownNS       = flag.String("operator-namespace", "mcp-warden-system", "Namespace of the operator itself, where it keeps the key of all digests, and where the canary and the probers run.")
 		cniBackend  = flag.String("cni-backend", controllers.CNIBackendAuto, "What backs egress proxies up beside NetworkPolicies: cilium (CiliumNetworkPolicies with toFQDNs), none, or auto (cilium where it is served and may be written).")
 		workers     = flag.Int("workers", 10, "How many servers are reconciled at the same time.")
 	)

@@ -88,6 +88,9 @@ func (b builder) podTemplate() *accorev1.PodTemplateSpecApplyConfiguration {
 		WithSecurityContext(openLowPort(podSecurityContext(b.features), *b.server.Spec.Transport.Port)).
 		WithContainers(b.container(mounts)).
 		WithVolumes(vols...)
+	if b.probeImage != "" {
+		pod.WithInitContainers(b.probeContainer())
+	}
 	if slices.Contains(b.features, v1alpha1.PodFeatureUserNamespace) {
 		pod.WithHostUsers(false)
 	}

@@ -25,6 +25,8 @@ type Live interface {
 // NewLive returns an empty object of a kind that plans hold. It panics on any other.
 func NewLive(kind string) Live {
 	switch kind {
+	case "ConfigMap":
+		return &corev1.ConfigMap{}
 	case "Deployment":
 		return &appsv1.Deployment{}
 	case "NetworkPolicy":
@@ -82,6 +84,11 @@ func (o Object) Expected(live runtime.Object) runtime.Object {
 		for key := range want.Annotations {
 			expectAnnotation(&out.ObjectMeta, &want.ObjectMeta, key)
 		}
+		return out
+	case *corev1.ConfigMap:
+		want, out := convert[corev1.ConfigMap](o.Config), live.DeepCopy()
+		out.Data, out.BinaryData = want.Data, nil
+		expectMeta(&out.ObjectMeta, &want.ObjectMeta)
 		return out
 	case *corev1.ServiceAccount:
 		want, out := convert[corev1.ServiceAccount](o.Config), live.DeepCopy()

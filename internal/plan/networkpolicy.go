@@ -43,6 +43,9 @@ func (b builder) networkPolicy(egress []*acnetworkingv1.NetworkPolicyEgressRuleA
 			spec.WithIngress(ingress)
 		}
 		spec.WithEgress(egress...)
+		if b.probeImage != "" {
+			spec.WithEgress(b.canaryRule())
+		}
 	}
 	return acnetworkingv1.NetworkPolicy(b.server.Name, b.server.Namespace).
 		WithLabels(b.labels()).

@@ -16,6 +16,7 @@ import (
 	acmetav1 "k8s.io/client-go/applyconfigurations/meta/v1"
 
 	"github.com/mcpwarden/mcp-warden/api/v1alpha1"
+	"github.com/mcpwarden/mcp-warden/internal/probe"
 )
 
 const (
@@ -61,6 +62,14 @@ type Facts struct {
 	EgressProxy EgressProxyFacts
 	// Live is what the server's Deployment carries now; nil without one.
 	Live *LiveDeployment
+	// OperatorNamespace is where the operator and the canary run.
+	OperatorNamespace string
+	// ComponentImage is the operator's own image; empty where it is not known, so that nothing runs beside servers.
+	ComponentImage string
+	// Canary are the addresses of the canary's Service; none where there is no canary.
+	Canary []netip.Addr
+	// Isolation is what is known of the server's isolation.
+	Isolation probe.Verdict
 }
 
 // Hidden tells a Service that an operator limited to namespaces may not read: that it is not among
@@ -71,7 +80,11 @@ func (f Facts) Hidden(service types.NamespacedName) bool {
 
 // Node is what a plan needs to know of a node.
 type Node struct {
+	Name   string
 	Labels map[string]string
+	Taints []corev1.Taint
+	// Ready says that its kubelet reports, and that it can run pods.
+	Ready bool
 	// Nets are the node's addresses and the ranges that its pods get theirs from.
 	Nets []netip.Prefix
 	// UserNamespaces says whether each of the node's runtime handlers supports user namespaces.
@@ -111,6 +124,8 @@ type Plan struct {
 	Features []v1alpha1.PodFeature
 	// Resources in force, defaults included.
 	Resources v1alpha1.ResourceRequirements
+	// ProbeImage is the image of the pods' init container; empty where they have none.
+	ProbeImage string
 	// Endpoint at which allowed clients reach the server; empty while nobody can.
 	Endpoint string
 }
@@ -134,10 +149,13 @@ func Build(in Input) (*Plan, field.ErrorList) {
 	if len(errs) > 0 && in.Server.Spec.DesiredState != v1alpha1.StateQuarantined {
 		return nil, errs
 	}
-	b := builder{server: in.Server, facts: in.Facts, secrets: in.Secrets, resources: resources, features: features(in.Server, in.Facts)}
-	p := &Plan{Pending: pending, EgressTrouble: b.egressTrouble(), Held: b.held(), Features: b.features, Resources: resources, Endpoint: endpoint(in.Server)}
+	b := builder{server: in.Server, facts: in.Facts, secrets: in.Secrets, resources: resources, features: features(in.Server, in.Facts), probeImage: probeImage(in.Server, in.Facts)}
+	p := &Plan{Pending: pending, EgressTrouble: b.egressTrouble(), Held: b.held(), Features: b.features, Resources: resources, ProbeImage: b.probeImage, Endpoint: endpoint(in.Server)}
 	p.Objects = append(p.Objects, Baseline(in.Server.Namespace))
 	p.add("NetworkPolicy", in.Server.Name, in.Server.Namespace, b.networkPolicy(egress))
+	if b.probeImage != "" {
+		p.Objects = append(p.Objects, Canary(in.Server.Namespace, in.Facts))
+	}
 	p.add("ServiceAccount", in.Server.Name, in.Server.Namespace, b.serviceAccount())
 	p.add("Service", in.Server.Name, in.Server.Namespace, b.service())
 	if b.wantsDisruptionBudget() {
@@ -155,7 +173,7 @@ func (b builder) held() *Hold {
 	if b.state() != v1alpha1.StateRunning {
 		return nil
 	}
-	return cmp.Or(b.secrets.Hold, b.egressHold())
+	return cmp.Or(b.secrets.Hold, b.egressHold(), b.unproven())
 }
 
 func (p *Plan) add(kind, name, namespace string, config runtime.ApplyConfiguration) {
@@ -169,6 +187,8 @@ type builder struct {
 	secrets   Secrets
 	resources v1alpha1.ResourceRequirements
 	features  []v1alpha1.PodFeature
+	// probeImage is that of the init container; empty: there is none.
+	probeImage string
 }
 
 // labels of every object of the server. Labels of the MCPServer are never copied: a GitOps engine

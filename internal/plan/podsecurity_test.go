@@ -11,6 +11,7 @@ import (
 	"k8s.io/pod-security-admission/policy"
 
 	"github.com/mcpwarden/mcp-warden/internal/plan"
+	"github.com/mcpwarden/mcp-warden/internal/probe"
 )
 
 // Every pod meets the Pod Security Standard "restricted", as the admission plugin itself judges it.
@@ -25,7 +26,7 @@ func TestPodSecurityStandardRestricted(t *testing.T) {
 	}
 	templates := map[string]corev1.PodTemplateSpec{}
 	for _, tc := range cases(t) {
-		tc.Input.Secrets.Hold = nil // judged as it will be
+		tc.Input.Secrets.Hold, tc.Input.Facts.Isolation.Result = nil, probe.Proven // judged as it will be
 		if !tc.Input.Facts.EgressProxy.Address.IsValid() {
 			tc.Input.Facts.EgressProxy = plan.EgressProxyFacts{Address: netip.MustParseAddr("10.96.7.7"), Credential: "digest"}
 		}

@@ -24,7 +24,7 @@ type Event struct {
 
 // Transitions are the events between two statuses: none where no condition turned.
 func Transitions(old, now *v1alpha1.MCPServerStatus) []Event {
-	var out []Event
+	out := isolationEvent(old, now)
 	if c, turned := turnedTo(old, now, v1alpha1.ConditionNoLiteralCredentials); turned && c.Status == metav1.ConditionFalse {
 		out = append(out, Event{corev1.EventTypeWarning, c.Reason, "Inspect", c.Message})
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/mcpwarden/mcp-warden/api/v1alpha1"
 	"github.com/mcpwarden/mcp-warden/internal/credentials"
 	"github.com/mcpwarden/mcp-warden/internal/plan"
+	"github.com/mcpwarden/mcp-warden/internal/probe"
 	"github.com/mcpwarden/mcp-warden/internal/rotation"
 )
 
@@ -38,6 +39,8 @@ type Input struct {
 	Secrets *Secrets
 	// Literals are the credentials that the spec spells out; nil where nobody looked.
 	Literals *credentials.Report
+	// Isolation is what is known of the server's isolation; nil where that could not be found out.
+	Isolation *probe.Verdict
 	// Problem that kept the plan from being applied; nil where it was applied.
 	Problem *Problem
 }
@@ -128,6 +131,7 @@ func Compute(in Input) v1alpha1.MCPServerStatus {
 	if in.Literals != nil {
 		set(&out, in, v1alpha1.ConditionNoLiteralCredentials, noLiteralCredentials(in.Literals))
 	}
+	setIsolation(&out, in)
 	return out
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"github.com/mcpwarden/mcp-warden/api/v1alpha1"
 	"github.com/mcpwarden/mcp-warden/internal/plan"
+	"github.com/mcpwarden/mcp-warden/internal/probe"
 )
 
 // troubleOf says what keeps pods from being ready, as a sentence to append; "" where nothing is
@@ -75,9 +76,31 @@ func troubleOfPod(pod *corev1.Pod) string {
 			return "cannot be scheduled: " + scheduling(c.Message)
 		}
 	}
+	if why := troubleOfProbe(pod); why != "" {
+		return why
+	}
 	for i := range pod.Status.ContainerStatuses {
 		if why := troubleOfContainer(&pod.Status.ContainerStatuses[i]); why != "" {
 			return why
+		}
+	}
+	return ""
+}
+
+// troubleOfProbe says what keeps the init container from letting the server start.
+func troubleOfProbe(pod *corev1.Pod) string {
+	for i := range pod.Status.InitContainerStatuses {
+		c := &pod.Status.InitContainerStatuses[i]
+		t := cmp.Or(c.State.Terminated, c.LastTerminationState.Terminated)
+		switch {
+		case c.Name != probe.InitContainerName || c.Ready:
+		case t != nil:
+			if finding, err := probe.ParseFinding(t.Message); err == nil {
+				return "held back by its init container " + probe.InitContainerName + ": " + finding.Detail
+			}
+			return fmt.Sprintf("its init container %s ended with code %d (%s); see its log", probe.InitContainerName, t.ExitCode, t.Reason)
+		case c.State.Waiting != nil:
+			return troubleOfContainer(c)
 		}
 	}
 	return ""

@@ -25,6 +25,8 @@ var accepted = []struct{ name, patch string }{
 	{"pull secrets", spec("imagePullSecrets: [{name: a}, {name: b.c}]")},
 	{"command and args", spec(`command: [/bin/server], args: ["", "--a=b c", "line\nline", "ünïcode", "$(HOME)"]`)},
 	{"empty lists", spec("command: [], args: [], env: [], imagePullSecrets: [], network: {ingress: [], egress: []}, filesystem: {writablePaths: [], data: []}")},
+	{"a proof required", spec("network: {enforcement: Require}")},
+	{"a proof reported", spec("network: {enforcement: Report}")},
 	{"empty objects", spec("network: {}, filesystem: {}, resources: {requests: {}, limits: {}}, scheduling: {affinity: {}}")},
 	{"port 1", spec("transport: {port: 1}")},
 	{"port 443", spec("transport: {port: 443}")},

@@ -356,6 +356,7 @@ var networks = []refusal{
 	{"ingress from an empty peer", ingress("{}"), "spec.network.ingress[0]", "set namespaceSelector, podSelector or both"},
 	{"ingress from an address", ingress("{cidr: 10.0.0.0/8}"), "spec.network.ingress[0].cidr", "unknown field"},
 	{"ingress from too many", spec("network: {ingress: " + list(33, "{podSelector: {}}") + "}"), "spec.network.ingress", "must have at most 32 items"},
+	{"enforcement of another kind", spec("network: {enforcement: Enforce}"), "spec.network.enforcement", "supported values: \"Report\", \"Require\""},
 	{"egress to nothing", egress("{to: {}, ports: [443]}"), "spec.network.egress[0].to", "set exactly one of host, cidr, service and pods"},
 	{"egress without a target", egress("{ports: [443]}"), "spec.network.egress[0].to", "Required value"},
 	{"egress to two targets", egress("{to: {cidr: 203.0.113.0/24, service: {name: a}}, ports: [443]}"), "spec.network.egress[0].to", "set exactly one of host, cidr, service and pods"},

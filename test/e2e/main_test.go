@@ -215,7 +215,7 @@ func in(t *testing.T, pod *corev1.Pod, command ...string) (string, error) {
 }
 
 func inContext(ctx context.Context, pod *corev1.Pod, command ...string) (string, error) {
-	args := []string{"exec", "--name", os.Getenv("E2E_CLUSTER"), "--", "kubectl", "-n", pod.Namespace, "exec", pod.Name, "--"}
+	args := []string{"exec", "--name", os.Getenv("E2E_CLUSTER"), "--", "kubectl", "-n", pod.Namespace, "exec", pod.Name, "-c", pod.Spec.Containers[0].Name, "--"}
 	cmd := exec.CommandContext(ctx, os.Getenv("E2E_LOCALCLUSTER"), append(args, command...)...)
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out

@@ -16,6 +16,7 @@ import (
 
 	"github.com/mcpwarden/mcp-warden/api/v1alpha1"
 	"github.com/mcpwarden/mcp-warden/internal/plan"
+	"github.com/mcpwarden/mcp-warden/internal/probe"
 )
 
 // Case is one golden case.
@@ -61,6 +62,12 @@ type facts struct {
 		Credential string     `json:"credential"`
 		Trouble    string     `json:"trouble"`
 	} `json:"egressProxy"`
+	// ComponentImage is ComponentImage where it is left out.
+	ComponentImage *string `json:"componentImage"`
+	Isolation      struct {
+		Result  probe.Result `json:"result"`
+		Message string       `json:"message"`
+	} `json:"isolation"`
 	Live *struct {
 		Replicas int32 `json:"replicas"`
 	} `json:"live"`
@@ -68,6 +75,9 @@ type facts struct {
 
 // ClusterDNS of every case.
 var ClusterDNS = types.NamespacedName{Namespace: "kube-system", Name: "kube-dns"}
+
+// ComponentImage of every case that names no other.
+const ComponentImage = "registry.example/mcp-warden/mcp-warden@sha256:2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae"
 
 // Load reads every case.
 func Load() ([]Case, error) {
@@ -137,7 +147,12 @@ func (f *file) input() plan.Input {
 func (f *facts) facts() plan.Facts {
 	out := plan.Facts{
 		APIServer: f.APIServer, Services: map[types.NamespacedName]plan.Service{}, ClusterDNS: ClusterDNS,
-		EgressProxy: plan.EgressProxyFacts{Address: f.EgressProxy.Address, Credential: f.EgressProxy.Credential, Trouble: f.EgressProxy.Trouble},
+		EgressProxy:       plan.EgressProxyFacts{Address: f.EgressProxy.Address, Credential: f.EgressProxy.Credential, Trouble: f.EgressProxy.Trouble},
+		OperatorNamespace: "mcp-warden-system", ComponentImage: ComponentImage, Canary: []netip.Addr{netip.MustParseAddr("10.96.0.99")},
+		Isolation: probe.Verdict{Result: f.Isolation.Result, Message: f.Isolation.Message},
+	}
+	if f.ComponentImage != nil {
+		out.ComponentImage = *f.ComponentImage
 	}
 	for _, node := range f.Nodes {
 		out.Nodes = append(out.Nodes, plan.Node{

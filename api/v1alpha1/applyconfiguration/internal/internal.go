@@ -93,6 +93,8 @@ var schemaYAML = typed.YAMLObject(`types:
         namedType: com.github.mcpwarden.mcp-warden.api.v1alpha1.ServiceReference
 - name: com.github.mcpwarden.mcp-warden.api.v1alpha1.EncryptedClientHello
   scalar: string
+- name: com.github.mcpwarden.mcp-warden.api.v1alpha1.Enforcement
+  scalar: string
 - name: com.github.mcpwarden.mcp-warden.api.v1alpha1.EnvVar
   map:
     fields:
@@ -293,6 +295,9 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: image
       type:
         namedType: com.github.mcpwarden.mcp-warden.api.v1alpha1.ImageStatus
+    - name: network
+      type:
+        namedType: com.github.mcpwarden.mcp-warden.api.v1alpha1.NetworkStatus
     - name: observedGeneration
       type:
         scalar: numeric
@@ -325,12 +330,32 @@ var schemaYAML = typed.YAMLObject(`types:
           elementType:
             namedType: com.github.mcpwarden.mcp-warden.api.v1alpha1.EgressRule
           elementRelationship: atomic
+    - name: enforcement
+      type:
+        namedType: com.github.mcpwarden.mcp-warden.api.v1alpha1.Enforcement
     - name: ingress
       type:
         list:
           elementType:
             namedType: com.github.mcpwarden.mcp-warden.api.v1alpha1.PodPeer
           elementRelationship: atomic
+- name: com.github.mcpwarden.mcp-warden.api.v1alpha1.NetworkProof
+  scalar: string
+- name: com.github.mcpwarden.mcp-warden.api.v1alpha1.NetworkStatus
+  map:
+    fields:
+    - name: nodesProven
+      type:
+        scalar: numeric
+    - name: nodesTotal
+      type:
+        scalar: numeric
+    - name: probeImage
+      type:
+        scalar: string
+    - name: proof
+      type:
+        namedType: com.github.mcpwarden.mcp-warden.api.v1alpha1.NetworkProof
 - name: com.github.mcpwarden.mcp-warden.api.v1alpha1.NodeAffinity
   map:
     fields:

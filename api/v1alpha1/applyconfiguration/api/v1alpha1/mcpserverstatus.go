@@ -30,6 +30,8 @@ type MCPServerStatusApplyConfiguration struct {
 	PodFeatures []apiv1alpha1.PodFeature `json:"podFeatures,omitempty"`
 	// secrets tells of the values that the server gets from Secrets; left out where it gets none.
 	Secrets *SecretsStatusApplyConfiguration `json:"secrets,omitempty"`
+	// network says whether the server's isolation was proven.
+	Network *NetworkStatusApplyConfiguration `json:"network,omitempty"`
 	// resources are the requests and limits in force, defaults included.
 	Resources *ResourceRequirementsApplyConfiguration `json:"resources,omitempty"`
 }
@@ -108,6 +110,14 @@ func (b *MCPServerStatusApplyConfiguration) WithPodFeatures(values ...apiv1alpha
 // If called multiple times, the Secrets field is set to the value of the last call.
 func (b *MCPServerStatusApplyConfiguration) WithSecrets(value *SecretsStatusApplyConfiguration) *MCPServerStatusApplyConfiguration {
 	b.Secrets = value
+	return b
+}
+
+// WithNetwork sets the Network field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Network field is set to the value of the last call.
+func (b *MCPServerStatusApplyConfiguration) WithNetwork(value *NetworkStatusApplyConfiguration) *MCPServerStatusApplyConfiguration {
+	b.Network = value
 	return b
 }
 

@@ -2,6 +2,10 @@
 
 package v1alpha1
 
+import (
+	apiv1alpha1 "github.com/mcpwarden/mcp-warden/api/v1alpha1"
+)
+
 // NetworkApplyConfiguration represents a declarative configuration of the Network type for use
 // with apply.
 //
@@ -11,6 +15,10 @@ type NetworkApplyConfiguration struct {
 	Ingress []PodPeerApplyConfiguration `json:"ingress,omitempty"`
 	// egress is what the server may reach, over TCP. Empty: nowhere, not even DNS.
 	Egress []EgressRuleApplyConfiguration `json:"egress,omitempty"`
+	// enforcement says what becomes of a server whose isolation is not proven, because the cluster's CNI
+	// does not enforce NetworkPolicies or nobody can tell. Report (the default) says so in the status.
+	// Require starts no pod before its isolation is proven; one that runs is left alone.
+	Enforcement *apiv1alpha1.Enforcement `json:"enforcement,omitempty"`
 }
 
 // NetworkApplyConfiguration constructs a declarative configuration of the Network type for use with
@@ -42,5 +50,13 @@ func (b *NetworkApplyConfiguration) WithEgress(values ...*EgressRuleApplyConfigu
 		}
 		b.Egress = append(b.Egress, *values[i])
 	}
+	return b
+}
+
+// WithEnforcement sets the Enforcement field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Enforcement field is set to the value of the last call.
+func (b *NetworkApplyConfiguration) WithEnforcement(value apiv1alpha1.Enforcement) *NetworkApplyConfiguration {
+	b.Enforcement = &value
 	return b
 }
