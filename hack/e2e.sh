@@ -15,15 +15,21 @@ diagnose() {
   kubectl -n mcp-warden-system logs deployment/mcp-warden --all-pods --tail=50 || true
 }
 
+# take COMMAND...: into the environment what a command prints as NAME=value lines.
+take() {
+  local lines
+  lines=$("$@")
+  set -a
+  eval "$lines"
+  set +a
+}
+
 # start CLUSTER CNI: brings a cluster up and installs the operator.
 start() {
   cluster=$1
   [ -n "${KEEP:-}" ] || trap 'bin/localcluster down --name "$cluster"' EXIT
   bin/localcluster up --name "$cluster" --cni="$2"
-  images=$(hack/images.sh "$cluster")
-  set -a
-  eval "$images"
-  set +a
+  take hack/images.sh "$cluster"
   hack/install.sh "$OPERATOR_IMAGE" bin/localcluster exec --name "$cluster" -- kubectl
   KUBECONFIG=$(bin/localcluster kubeconfig --path --name "$cluster")
   export KUBECONFIG
@@ -34,10 +40,7 @@ run() { go test -tags e2e -count=1 -timeout 40m "$@" ./test/e2e || { diagnose; e
 
 go -C hack/localcluster build -o ../../bin/localcluster .
 start "$cluster" cilium
-images=$(hack/clients-image.sh "$cluster")
-set -a
-eval "$images"
-set +a
+take hack/clients-image.sh "$cluster"
 # How a test turns the enforcement of NetworkPolicies off and on.
 agent=$(bin/localcluster status --name "$cluster" | awk '$1 == "cilium-agent" { print $3 }')
 E2E_CILIUM="nsenter --target $agent --mount -- $(bin/localcluster build cilium)/cilium-dbg" run "$@"

@@ -301,8 +301,7 @@ func TestEgressFollowsTheSpec(t *testing.T) {
 // held opens a tunnel in a pod, returns once it is open, and sends what came of it.
 func held(t *testing.T, pod *corev1.Pod) <-chan string {
 	t.Helper()
-	args := []string{"exec", "--name", os.Getenv("E2E_CLUSTER"), "--", "kubectl", "-n", pod.Namespace, "exec", pod.Name, "--", "/toolbox", "hold", listed + ":443", listed, "20"}
-	cmd := exec.CommandContext(t.Context(), os.Getenv("E2E_LOCALCLUSTER"), args...)
+	cmd := inside(t.Context(), pod, "/toolbox", "hold", listed+":443", listed, "20")
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -311,7 +310,7 @@ func held(t *testing.T, pod *corev1.Pod) <-chan string {
 		t.Fatal(err)
 	}
 	first := make([]byte, len("open\n"))
-	if _, err := out.Read(first); err != nil || string(first) != "open\n" {
+	if _, err := io.ReadFull(out, first); err != nil || string(first) != "open\n" {
 		t.Fatalf("the tunnel does not open: %q, %v", first, err)
 	}
 	ended := make(chan string, 1)

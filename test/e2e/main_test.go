@@ -215,12 +215,17 @@ func in(t *testing.T, pod *corev1.Pod, command ...string) (string, error) {
 }
 
 func inContext(ctx context.Context, pod *corev1.Pod, command ...string) (string, error) {
-	args := []string{"exec", "--name", os.Getenv("E2E_CLUSTER"), "--", "kubectl", "-n", pod.Namespace, "exec", pod.Name, "-c", pod.Spec.Containers[0].Name, "--"}
-	cmd := exec.CommandContext(ctx, os.Getenv("E2E_LOCALCLUSTER"), append(args, command...)...)
+	cmd := inside(ctx, pod, command...)
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	err := cmd.Run()
 	return strings.TrimSpace(out.String()), err
+}
+
+// inside is a program to be run in the first container of a pod.
+func inside(ctx context.Context, pod *corev1.Pod, command ...string) *exec.Cmd {
+	args := []string{"exec", "--name", os.Getenv("E2E_CLUSTER"), "--", "kubectl", "-n", pod.Namespace, "exec", pod.Name, "-c", pod.Spec.Containers[0].Name, "--"}
+	return exec.CommandContext(ctx, os.Getenv("E2E_LOCALCLUSTER"), append(args, command...)...)
 }
 
 // toolbox makes an attempt inside a pod. It is a test failure where the attempt could not be made at all.

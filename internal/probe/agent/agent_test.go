@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -59,6 +60,23 @@ func TestCanaryNeedsBothPorts(t *testing.T) {
 	defer func() { _ = taken.Close() }()
 	if err := Canary(t.Context(), loopback); err == nil {
 		t.Error("it runs without its second port")
+	}
+}
+
+// An attempt that was never made shows nothing.
+func TestReachThatFails(t *testing.T) {
+	for err, want := range map[error]probe.Attempt{
+		syscall.ECONNREFUSED: probe.Blocked, syscall.EHOSTUNREACH: probe.Blocked, syscall.EPERM: probe.Blocked, os.ErrDeadlineExceeded: probe.Blocked,
+		syscall.EMFILE: probe.Odd, syscall.ENOBUFS: probe.Odd, syscall.EADDRNOTAVAIL: probe.Odd, context.Canceled: probe.Odd,
+	} {
+		if got := failed(&net.OpError{Op: "dial", Err: err}); got != want {
+			t.Errorf("%v: %s, want %s", err, got, want)
+		}
+	}
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	if got := reach(ended, netip.MustParseAddrPort("127.0.0.1:1")); got != probe.Odd {
+		t.Errorf("a probe that was told to end: %s", got)
 	}
 }
 

@@ -4,10 +4,12 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
 	"net/netip"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/mcpwarden/mcp-warden/internal/probe"
@@ -27,7 +29,7 @@ func reach(ctx context.Context, target netip.AddrPort) probe.Attempt {
 	defer cancel()
 	conn, err := new(net.Dialer).DialContext(ctx, "tcp", target.String())
 	if err != nil {
-		return probe.Blocked
+		return failed(err)
 	}
 	defer func() { _ = conn.Close() }()
 	deadline, _ := ctx.Deadline()
@@ -40,6 +42,20 @@ func reach(ctx context.Context, target netip.AddrPort) probe.Attempt {
 		return probe.Odd
 	}
 	return probe.Reached
+}
+
+// failed tells what a policy may have done to an attempt from one that was never made: a pod that is out of
+// memory or of files is not isolated.
+func failed(err error) probe.Attempt {
+	if late := net.Error(nil); errors.As(err, &late) && late.Timeout() {
+		return probe.Blocked
+	}
+	for _, answer := range []syscall.Errno{syscall.ECONNREFUSED, syscall.ECONNRESET, syscall.EHOSTUNREACH, syscall.ENETUNREACH, syscall.EACCES, syscall.EPERM} {
+		if errors.Is(err, answer) {
+			return probe.Blocked
+		}
+	}
+	return probe.Odd
 }
 
 // reachPairs tries every address at the same time, and of each the port that is opened last: the canary

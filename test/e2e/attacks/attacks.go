@@ -31,7 +31,7 @@ type Attack struct {
 }
 
 const (
-	policy   = "the server's NetworkPolicy opens the proxy and nothing else"
+	policy   = "the server's NetworkPolicy opens the proxy and not this"
 	noDNS    = "the same; host rules open no DNS"
 	list     = "the access list"
 	literal  = "only names are let through, whatever notation an address is in"
