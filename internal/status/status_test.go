@@ -21,6 +21,7 @@ import (
 
 	"github.com/mcpwarden/mcp-warden/api/v1alpha1"
 	"github.com/mcpwarden/mcp-warden/internal/plan"
+	"github.com/mcpwarden/mcp-warden/internal/probe"
 	"github.com/mcpwarden/mcp-warden/internal/rotation"
 )
 
@@ -495,9 +496,19 @@ func TestRollout(t *testing.T) {
 			Status:     corev1.PodStatus{ContainerStatuses: []corev1.ContainerStatus{{Name: plan.ContainerName, Ready: ready, RestartCount: restarts}}},
 		}
 	}
+	held := func(c corev1.ContainerStatus) []corev1.Pod {
+		p := pod(label, false, 0)
+		c.Name = probe.InitContainerName
+		p.Status.InitContainerStatuses = []corev1.ContainerStatus{c}
+		return []corev1.Pod{p}
+	}
+	proven := func(at time.Time) corev1.ContainerStatus {
+		return corev1.ContainerStatus{Ready: true, State: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{FinishedAt: metav1.NewTime(at)}}}
+	}
+	deadline := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	rolling := appsv1.DeploymentStatus{ObservedGeneration: 2, UpdatedReplicas: 1, Replicas: 3, AvailableReplicas: 2}
 	late := rolling
-	late.Conditions = []appsv1.DeploymentCondition{{Type: appsv1.DeploymentProgressing, Status: corev1.ConditionFalse, Reason: "ProgressDeadlineExceeded"}}
+	late.Conditions = []appsv1.DeploymentCondition{{Type: appsv1.DeploymentProgressing, Status: corev1.ConditionFalse, Reason: "ProgressDeadlineExceeded", LastTransitionTime: metav1.NewTime(deadline)}}
 	for _, tc := range []struct {
 		name     string
 		replicas int32
@@ -510,6 +521,9 @@ func TestRollout(t *testing.T) {
 		{"old pods are left", 2, rolling, nil, rotation.Progressing},
 		{"no pod is wanted", 0, rolling, nil, rotation.Idle},
 		{"the deadline passed", 2, late, nil, rotation.Failed},
+		{"the deadline passed over a pod that has yet to prove its isolation", 2, late, held(corev1.ContainerStatus{}), rotation.Progressing},
+		{"it proved it after the deadline", 2, late, held(proven(deadline.Add(time.Second))), rotation.Progressing},
+		{"it had proven it before", 2, late, held(proven(deadline.Add(-time.Second))), rotation.Failed},
 		{"a new pod ended twice", 2, rolling, []corev1.Pod{pod(label, false, 2)}, rotation.Progressing},
 		{"a new pod ends again and again", 2, rolling, []corev1.Pod{pod(label, false, 3)}, rotation.Failed},
 		{"a new pod ended often and is ready now", 2, rolling, []corev1.Pod{pod(label, true, 3)}, rotation.Progressing},
