@@ -11,7 +11,6 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
-	networkingv1 "k8s.io/api/networking/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -511,13 +510,7 @@ func TestADamagedKeyKeepsNothingOpen(t *testing.T) {
 	if c := waitReason(t, server, v1alpha1.ConditionReconciling, v1alpha1.ReasonReconcileError); !strings.Contains(c.Message, "restore it, or delete the Secret") {
 		t.Errorf("message %q", c.Message)
 	}
-	policy := &networkingv1.NetworkPolicy{ObjectMeta: named(server)}
-	get(t, policy)
-	edit(t, policy, func(p *networkingv1.NetworkPolicy) { p.Spec.Egress = []networkingv1.NetworkPolicyEgressRule{{}} })
-	eventually(t, func() string {
-		get(t, policy)
-		return differs(len(policy.Spec.Egress), 0)
-	})
+	openUp(t, server)
 	edit(t, server, func(s *v1alpha1.MCPServer) { s.Spec.DesiredState = v1alpha1.StateStopped })
 	eventually(t, func() string { return differs(*deploymentOf(t, server).Spec.Replicas, 0) })
 	if got := revision(t, server); got != "1" {
