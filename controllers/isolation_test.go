@@ -61,8 +61,11 @@ func readyNode(t *testing.T, name string) (silence func()) {
 	return silence
 }
 
+// probedNode is the node of the tests' probers.
+const probedNode = "probed"
+
 // newProber makes the DaemonSet of a component, plays the scheduler for its pod, and returns that.
-func newProber(t *testing.T, namespace, node, component string) *corev1.Pod {
+func newProber(t *testing.T, namespace, component string) *corev1.Pod {
 	t.Helper()
 	labels := map[string]string{plan.LabelManagedBy: plan.ManagedBy, probe.LabelComponent: component}
 	set := &appsv1.DaemonSet{
@@ -95,7 +98,7 @@ func newProber(t *testing.T, namespace, node, component string) *corev1.Pod {
 		}
 	})
 	pod := &pods.Items[0]
-	if err := admin.SubResource("binding").Create(t.Context(), pod, &corev1.Binding{Target: corev1.ObjectReference{Kind: "Node", Name: node}}); err != nil {
+	if err := admin.SubResource("binding").Create(t.Context(), pod, &corev1.Binding{Target: corev1.ObjectReference{Kind: "Node", Name: probedNode}}); err != nil {
 		t.Fatal(err)
 	}
 	return pod
@@ -160,11 +163,11 @@ func TestProof(t *testing.T) {
 		})
 	}
 	removeLater(t, canaryOf(operatorNamespace))
-	silence := readyNode(t, "probed")
-	restricted := newProber(t, operatorNamespace, "probed", probe.ComponentRestricted)
-	unrestricted := newProber(t, operatorNamespace, "probed", probe.ComponentUnrestricted)
+	silence := readyNode(t, probedNode)
+	restricted := newProber(t, operatorNamespace, probe.ComponentRestricted)
+	unrestricted := newProber(t, operatorNamespace, probe.ComponentUnrestricted)
 	says(t, restricted, true)
-	forged := newProber(t, namespace, "probed", probe.ComponentUnrestricted)
+	forged := newProber(t, namespace, probe.ComponentUnrestricted)
 	says(t, forged, true)
 	if c := waitProof(t, reported, "Unknown"); c.Status != metav1.ConditionUnknown || c.Reason != v1alpha1.ReasonNotProven {
 		t.Errorf("without an unrestricted prober: %+v", c)
@@ -200,7 +203,7 @@ func TestProof(t *testing.T) {
 	says(t, restricted, true)
 	waitProof(t, reported, "Proven")
 	silence()
-	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "probed"}}
+	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: probedNode}}
 	editStatus(t, node, func(n *corev1.Node) { n.Status.Conditions[0].Status = corev1.ConditionUnknown })
 	waitProof(t, reported, "Unknown") // the node is not Ready, or by now tainted for it
 	for reason, want := range map[string]int{v1alpha1.ReasonProven: 1, v1alpha1.ReasonNotEnforced: 1, v1alpha1.ReasonNotProven: 1} {
@@ -215,8 +218,8 @@ func TestProofAtRest(t *testing.T) {
 	o := exclusive(t)
 	namespace := newNamespace(t)
 	newCanary(t)
-	readyNode(t, "probed")
-	restricted, unrestricted := newProber(t, operatorNamespace, "probed", probe.ComponentRestricted), newProber(t, operatorNamespace, "probed", probe.ComponentUnrestricted)
+	readyNode(t, probedNode)
+	restricted, unrestricted := newProber(t, operatorNamespace, probe.ComponentRestricted), newProber(t, operatorNamespace, probe.ComponentUnrestricted)
 	says(t, restricted, true)
 	says(t, unrestricted, true)
 	server := example(namespace, "web")

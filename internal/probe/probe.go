@@ -92,11 +92,11 @@ func FormatAddresses(addresses []netip.Addr) string {
 type Result string
 
 const (
-	// Proven: what is opened was reached, and what is not was not.
+	// Proven means that what is opened was reached, and what is not was not.
 	Proven Result = "Proven"
-	// NotEnforced: what is not opened was reached.
+	// NotEnforced means that what is not opened was reached.
 	NotEnforced Result = "NotEnforced"
-	// Unknown: a control failed, so that nothing is shown.
+	// Unknown means that a control failed, so that nothing is shown.
 	Unknown Result = "Unknown"
 )
 
@@ -137,11 +137,11 @@ func ParseFinding(message string) (Finding, error) {
 type Attempt string
 
 const (
-	// Reached: the canary answered.
+	// Reached means that the canary answered.
 	Reached Attempt = "reached"
-	// Blocked: no connection came about.
+	// Blocked means that no connection came about.
 	Blocked Attempt = "not reached"
-	// Odd: something answered that is not the canary, or the attempt could not be made.
+	// Odd means that something answered that is not the canary, or the attempt could not be made.
 	Odd Attempt = "unclear"
 )
 
