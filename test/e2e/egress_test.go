@@ -35,8 +35,8 @@ func hostRule(host string, ports ...int32) v1alpha1.EgressRule {
 	return v1alpha1.EgressRule{To: v1alpha1.EgressTarget{Host: host}, Ports: ports}
 }
 
-// newCaller declares a server with host rules, which trusts the authority of the internet's web servers.
-func newCaller(t *testing.T, namespace, name string, rules ...v1alpha1.EgressRule) *v1alpha1.MCPServer {
+// newCallingServer declares a server with host rules, which trusts the authority of the internet's web servers.
+func newCallingServer(t *testing.T, namespace, name string, rules ...v1alpha1.EgressRule) *v1alpha1.MCPServer {
 	t.Helper()
 	trust := &corev1.ConfigMap{}
 	trust.Namespace, trust.Name = namespace, "authority"
@@ -136,8 +136,8 @@ func reachesListed(t *testing.T, when string, pod *corev1.Pod) {
 func TestEgressAttacks(t *testing.T) {
 	t.Parallel()
 	ns := newNamespace(t)
-	server := newCaller(t, ns, "caller", hostRule(listed, 80, 443), hostRule("*.example.test", 443), hostRule("*.turning.test", 443), hostRule("metadata.google.internal", 80))
-	other := newCaller(t, ns, "other", hostRule("evil.test", 443))
+	server := newCallingServer(t, ns, "caller", hostRule(listed, 80, 443), hostRule("*.example.test", 443), hostRule("*.turning.test", 443), hostRule("metadata.google.internal", 80))
+	other := newCallingServer(t, ns, "other", hostRule("evil.test", 443))
 	target, serviceIP := newTarget(t, ns)
 	free := newPod(t, ns, "free", nil, "/toolbox", "serve", ":7000")
 	waitReason(t, server, v1alpha1.ReasonServing)
@@ -206,7 +206,7 @@ func judge(t *testing.T, a attacks.Attack, server, free outcome) {
 func TestEgressRebinding(t *testing.T) {
 	t.Parallel()
 	ns := newNamespace(t)
-	server := newCaller(t, ns, "caller", hostRule("*.turning.test", 443))
+	server := newCallingServer(t, ns, "caller", hostRule("*.turning.test", 443))
 	waitReason(t, server, v1alpha1.ReasonServing)
 	var tries [][]string
 	for i := range 20 {
@@ -234,7 +234,7 @@ func TestEgressRebinding(t *testing.T) {
 func TestEgressHalfOpen(t *testing.T) {
 	t.Parallel()
 	ns := newNamespace(t)
-	attacker, neighbour := newCaller(t, ns, "attacker", hostRule(listed, 443)), newCaller(t, ns, "neighbour", hostRule(listed, 80, 443))
+	attacker, neighbour := newCallingServer(t, ns, "attacker", hostRule(listed, 443)), newCallingServer(t, ns, "neighbour", hostRule(listed, 80, 443))
 	waitReason(t, attacker, v1alpha1.ReasonServing)
 	waitReason(t, neighbour, v1alpha1.ReasonServing)
 	from := podOf(t, neighbour)
@@ -279,7 +279,7 @@ func TestEgressFollowsTheSpec(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			ns := newNamespace(t)
-			server, other := newCaller(t, ns, "caller", hostRule("www.example.test", 443), hostRule(listed, 443)), newCaller(t, ns, "other", hostRule(listed, 443))
+			server, other := newCallingServer(t, ns, "caller", hostRule("www.example.test", 443), hostRule(listed, 443)), newCallingServer(t, ns, "other", hostRule(listed, 443))
 			waitReason(t, server, v1alpha1.ReasonServing)
 			waitReason(t, other, v1alpha1.ReasonServing)
 			closed, kept := held(t, podOf(t, server)), held(t, podOf(t, other))
@@ -327,7 +327,7 @@ func held(t *testing.T, pod *corev1.Pod) <-chan string {
 func TestEgressNormalForm(t *testing.T) {
 	t.Parallel()
 	ns := newNamespace(t)
-	server := newCaller(t, ns, "caller", hostRule(listed, 80, 443))
+	server := newCallingServer(t, ns, "caller", hostRule(listed, 80, 443))
 	waitReason(t, server, v1alpha1.ReasonServing)
 	pod := podOf(t, server)
 	reachesListed(t, "at first", pod)
@@ -344,7 +344,7 @@ func TestEgressNormalForm(t *testing.T) {
 func TestCiliumStopsATakenOverProxy(t *testing.T) {
 	t.Parallel()
 	ns := newNamespace(t)
-	server := newCaller(t, ns, "caller", hostRule(listed, 443))
+	server := newCallingServer(t, ns, "caller", hostRule(listed, 443))
 	waitReason(t, server, v1alpha1.ReasonServing)
 	found := find(t)
 	free := newPod(t, ns, "free", nil, "/toolbox", "serve", ":7000")
@@ -371,7 +371,7 @@ func TestCiliumStopsATakenOverProxy(t *testing.T) {
 func TestEgressProxyGoes(t *testing.T) {
 	t.Parallel()
 	ns := newNamespace(t)
-	server := newCaller(t, ns, "caller", hostRule(listed, 443))
+	server := newCallingServer(t, ns, "caller", hostRule(listed, 443))
 	waitReason(t, server, v1alpha1.ReasonServing)
 	change(t, server, func(s *v1alpha1.MCPServerSpec) { s.Network = nil })
 	eventually(t, func(ctx context.Context) error {
@@ -402,7 +402,7 @@ func TestEgressProxyGoes(t *testing.T) {
 func TestRealClientsReachAListedHost(t *testing.T) {
 	t.Parallel()
 	ns := newNamespace(t)
-	server := newCaller(t, ns, "caller", hostRule(listed, 80, 443))
+	server := newCallingServer(t, ns, "caller", hostRule(listed, 80, 443))
 	change(t, server, func(s *v1alpha1.MCPServerSpec) { s.Image = imageFrom(t, "CLIENTS_IMAGE") })
 	node := newNodeServer(t, ns, "node", hostRule(listed, 80, 443))
 	waitReason(t, server, v1alpha1.ReasonServing)
@@ -455,7 +455,7 @@ func imageFrom(t *testing.T, variable string) string {
 // newNodeServer declares the MCP project's own server for Node, as npm has it.
 func newNodeServer(t *testing.T, namespace, name string, rules ...v1alpha1.EgressRule) *v1alpha1.MCPServer {
 	t.Helper()
-	server := newCaller(t, namespace, name, rules...)
+	server := newCallingServer(t, namespace, name, rules...)
 	change(t, server, func(s *v1alpha1.MCPServerSpec) {
 		s.Image, s.Args, s.Transport.Path = imageFrom(t, "NODE_IMAGE"), nil, "/mcp"
 		s.Env = append(s.Env, v1alpha1.EnvVar{Name: "PORT", Value: new(strconv.Itoa(serverPort))})
