@@ -81,7 +81,9 @@ func (b egressBuilder) container() *accorev1.ContainerApplyConfiguration {
 			"--health-listen=:"+strconv.Itoa(egressHealthPort),
 			"--access-list="+accessListFolder+"/"+AccessListKey,
 			"--drain="+strconv.Itoa(egressDrainSeconds)+"s").
-		WithEnv(accorev1.EnvVar().WithName("GOMEMLIMIT").WithValue("200MiB")).
+		WithEnv(
+			accorev1.EnvVar().WithName("GOMEMLIMIT").WithValue("200MiB"),
+			accorev1.EnvVar().WithName("GOMAXPROCS").WithValue("1")). // Go would take two, which wake each other for every tunnel
 		WithPorts(
 			accorev1.ContainerPort().WithName("proxy").WithContainerPort(egressPort).WithProtocol(corev1.ProtocolTCP),
 			accorev1.ContainerPort().WithName("health").WithContainerPort(egressHealthPort).WithProtocol(corev1.ProtocolTCP)).

@@ -78,7 +78,8 @@ func startOurs(ctx context.Context, dir string) (*exec.Cmd, error) {
 	if err := os.WriteFile(filepath.Join(dir, "access.json"), list, 0o644); err != nil {
 		return nil, err
 	}
-	return inProxies(ctx, dir, "ours.log", filepath.Join(dir, "egress-proxy"), "--listen", proxyAddr+":3002",
+	// With the one processor that the operator gives it.
+	return inProxies(ctx, dir, ours+".log", "env", "GOMAXPROCS=1", filepath.Join(dir, "egress-proxy"), "--listen", proxyAddr+":3002",
 		"--health-listen", fmt.Sprintf("%s:%d", proxyAddr, healthPort), "--access-list", filepath.Join(dir, "access.json"), "--max-tunnels-per-server", "8192")
 }
 
@@ -161,7 +162,8 @@ func (c contender) up(ctx context.Context, dir string) (*running, error) {
 		}
 		if time.Now().After(deadline) {
 			r.down()
-			return nil, fmt.Errorf("%s does not work after %v: %w", c.name, patience, err)
+			said, _ := os.ReadFile(filepath.Join(dir, c.name+".log")) // without it there is nothing to add
+			return nil, fmt.Errorf("%s does not work after %v: %w: it said %q", c.name, patience, err, said[max(0, len(said)-2000):])
 		}
 	}
 }
