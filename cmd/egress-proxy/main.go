@@ -30,8 +30,8 @@ func main() {
 	}
 }
 
-// gcPercent trades a little CPU for memory: tunnels live long, and what opening one makes is gone at once.
-const gcPercent = 50
+// gcPercent trades memory, which GOMEMLIMIT bounds, for a little CPU: what opening a tunnel makes is gone at once.
+const gcPercent = 200
 
 func run(log *slog.Logger) error {
 	var (

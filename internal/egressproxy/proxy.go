@@ -102,6 +102,8 @@ type Proxy struct {
 	listRead  bool // what follows is what the file said last
 	listData  []byte
 
+	conns    chan *net.TCPConn // to goroutines that wait for one
+	idle     chan struct{}     // a place for each of them
 	pending  pending
 	flows    *flows
 	plain    *plainServer
@@ -117,6 +119,7 @@ func New(config Config) (*Proxy, error) {
 	}
 	p := &Proxy{
 		limits: config.Limits, listPath: config.ListPath, resolver: config.Resolver, log: config.Log, now: time.Now,
+		conns: make(chan *net.TCPConn), idle: make(chan struct{}, maxIdle),
 		pending: pending{perClient: map[netip.Addr]int{}}, flows: newFlows(),
 	}
 	p.metrics = newMetrics(config.Registry, p)
@@ -157,7 +160,11 @@ func (p *Proxy) accept(ctx context.Context, listener net.Listener) error {
 		switch {
 		case err == nil:
 			p.work.Add(1)
-			go p.handle(conn.(*net.TCPConn))
+			select {
+			case p.conns <- conn.(*net.TCPConn):
+			default: // nobody waits for one
+				go p.handleAll(ctx, conn.(*net.TCPConn))
+			}
 		case ctx.Err() != nil:
 			return nil
 		case errors.Is(err, net.ErrClosed):
@@ -168,6 +175,28 @@ func (p *Proxy) accept(ctx context.Context, listener net.Listener) error {
 			case <-ctx.Done():
 			case <-time.After(pause):
 			}
+		}
+	}
+}
+
+// maxIdle is how many goroutines wait for connections, with stacks that have grown: growing one is a twentieth of
+// the processor time that opening a tunnel takes.
+const maxIdle = 64
+
+// handleAll deals with a connection, and then with those that come.
+func (p *Proxy) handleAll(ctx context.Context, conn *net.TCPConn) {
+	for {
+		p.handle(conn)
+		select {
+		case p.idle <- struct{}{}:
+		default:
+			return // enough are waiting
+		}
+		select {
+		case conn = <-p.conns:
+			<-p.idle
+		case <-ctx.Done():
+			return
 		}
 	}
 }

@@ -45,8 +45,8 @@ func (n *network) create(ctx context.Context) error {
 		"ip -n " + b + " link set lo up",
 		"ip -n " + a + " link set bench0 up",
 		"ip -n " + b + " link set bench0 up",
-		"ip netns exec " + a + " sysctl -q net.ipv4.ip_local_port_range=10000\\ 65535 net.core.somaxconn=4096",
-		"ip netns exec " + b + " sysctl -q net.ipv4.ip_local_port_range=10000\\ 65535 net.core.somaxconn=4096",
+		"ip netns exec " + a + " sysctl -q net.ipv4.ip_local_port_range=10000\\ 65535 net.ipv4.tcp_tw_reuse=1 net.core.somaxconn=4096",
+		"ip netns exec " + b + " sysctl -q net.ipv4.ip_local_port_range=10000\\ 65535 net.ipv4.tcp_tw_reuse=1 net.core.somaxconn=4096",
 	} {
 		fields := strings.Fields(strings.ReplaceAll(line, "\\ ", "\x00"))
 		for i := range fields {
