@@ -505,17 +505,7 @@ func killAtAnyMoment(t *testing.T) {
 		if got := revisionOf(deploymentOf(t, server)); got != fmt.Sprint(len(versions)) {
 			t.Errorf("%s has revision %s after the versions %v", server.Name, got, versions)
 		}
-		eventually(t, func(context.Context) error {
-			var names []string
-			for _, snapshot := range snapshotsOf(t, server) {
-				names = append(names, snapshot.Name)
-			}
-			slices.Sort(names)
-			if want := snapshotNamesInUse(t, server); !slices.Equal(names, want) {
-				return fmt.Errorf("snapshots %v are there, and %v in use", names, want)
-			}
-			return nil
-		})
+		onlySnapshotsInUse(t, server)
 		same(t, "the file of "+server.Name, file(t, podOf(t, server), "/run/secrets/file"), string(secret.Data["file"]))
 		t.Logf("%s had %d of the %d versions, in their order", server.Name, len(versions), len(values))
 	}

@@ -225,6 +225,22 @@ func snapshotNamesInUse(t *testing.T, server *v1alpha1.MCPServer) []string {
 	return slices.Sorted(maps.Keys(names))
 }
 
+// onlySnapshotsInUse waits until a server has the snapshots that something refers to, and no other.
+func onlySnapshotsInUse(t *testing.T, server *v1alpha1.MCPServer) {
+	t.Helper()
+	eventually(t, func(context.Context) error {
+		var names []string
+		for _, snapshot := range snapshotsOf(t, server) {
+			names = append(names, snapshot.Name)
+		}
+		slices.Sort(names)
+		if want := snapshotNamesInUse(t, server); !slices.Equal(names, want) {
+			return fmt.Errorf("snapshots %v are there, and %v in use", names, want)
+		}
+		return nil
+	})
+}
+
 // variable reads a variable of the process that serves in a pod.
 func variable(t *testing.T, pod *corev1.Pod, name string) string {
 	t.Helper()

@@ -96,6 +96,11 @@ func answer(w http.ResponseWriter, r *http.Request) {
 }
 
 func serveEcho(listener net.Listener) error {
+	return serveEach(listener, func(conn net.Conn) { _, _ = io.Copy(conn, conn) })
+}
+
+// serveEach calls serve for each connection, which is closed afterwards, until the listener is.
+func serveEach(listener net.Listener, serve func(net.Conn)) error {
 	for {
 		conn, err := listener.Accept()
 		if errors.Is(err, net.ErrClosed) {
@@ -105,8 +110,8 @@ func serveEcho(listener net.Listener) error {
 			return err
 		}
 		go func() {
-			_, _ = io.Copy(conn, conn)
-			_ = conn.Close()
+			defer func() { _ = conn.Close() }()
+			serve(conn)
 		}()
 	}
 }

@@ -2,7 +2,6 @@ package internet
 
 import (
 	"encoding/binary"
-	"errors"
 	"io"
 	"net"
 	"sync/atomic"
@@ -25,31 +24,21 @@ const (
 
 func serveTurningNames(listener net.Listener) error {
 	var asked atomic.Uint32
-	for {
-		conn, err := listener.Accept()
-		if errors.Is(err, net.ErrClosed) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		go func() {
-			defer func() { _ = conn.Close() }()
-			for {
-				query, err := readMessage(conn)
-				if err != nil {
-					return
-				}
-				answer := turningAnswer(query, &asked)
-				if answer == nil {
-					return
-				}
-				if _, err := conn.Write(append(binary.BigEndian.AppendUint16(nil, uint16(len(answer))), answer...)); err != nil {
-					return
-				}
+	return serveEach(listener, func(conn net.Conn) {
+		for {
+			query, err := readMessage(conn)
+			if err != nil {
+				return
 			}
-		}()
-	}
+			answer := turningAnswer(query, &asked)
+			if answer == nil {
+				return
+			}
+			if _, err := conn.Write(append(binary.BigEndian.AppendUint16(nil, uint16(len(answer))), answer...)); err != nil {
+				return
+			}
+		}
+	})
 }
 
 // readMessage reads one DNS message as it is over TCP: its length, and itself (RFC 1035, 4.2.2).
