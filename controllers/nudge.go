@@ -39,7 +39,7 @@ func (r *base) nudge(ctx context.Context, pods []corev1.Pod, version string) (ti
 		if value == "" {
 			continue
 		}
-		if err := r.annotatePod(ctx, pod, annotationNudged, value); err != nil {
+		if err := r.writeNudge(ctx, pod, value); err != nil {
 			return 0, err
 		}
 	}
@@ -64,9 +64,9 @@ func nextNudge(value, version string, now time.Time) (next string, again time.Du
 	return version, 0
 }
 
-// annotatePod sets one annotation of a pod.
-func (r *base) annotatePod(ctx context.Context, pod *corev1.Pod, key, value string) error {
-	body, err := json.Marshal(map[string]any{"metadata": map[string]any{"annotations": map[string]string{key: value}}})
+// writeNudge sets the annotation of a pod.
+func (r *base) writeNudge(ctx context.Context, pod *corev1.Pod, value string) error {
+	body, err := json.Marshal(map[string]any{"metadata": map[string]any{"annotations": map[string]string{annotationNudged: value}}})
 	if err != nil {
 		return fmt.Errorf("encode annotation: %w", err)
 	}
