@@ -41,6 +41,7 @@ run() { go test -tags e2e -count=1 -timeout 40m "$@" ./test/e2e || { diagnose; e
 go -C hack/localcluster build -o ../../bin/localcluster .
 start "$cluster" cilium
 take hack/clients-image.sh "$cluster"
+echo "-- where NetworkPolicies are enforced; skipped here: TestProofWithoutEnforcement, which needs --cni=bridge and follows where no flags are given"
 # How a test turns the enforcement of NetworkPolicies off and on.
 agent=$(bin/localcluster status --name "$cluster" | awk '$1 == "cilium-agent" { print $3 }')
 E2E_CILIUM="nsenter --target $agent --mount -- $(bin/localcluster build cilium)/cilium-dbg" run "$@"
