@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -13,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	acappsv1 "k8s.io/client-go/applyconfigurations/apps/v1"
 	accorev1 "k8s.io/client-go/applyconfigurations/core/v1"
@@ -179,6 +181,11 @@ func wasApplied(live client.Object) bool {
 
 // applyOne writes an object if it is not as planned, and returns it as it then is.
 func (r *MCPServerReconciler) applyOne(ctx context.Context, server *v1alpha1.MCPServer, pair pair) (client.Object, error) {
+	if pair.uid == "" && wasInPlace(server, pair.planned) {
+		if err := r.stillThere(ctx, server); err != nil {
+			return nil, err
+		}
+	}
 	applied, drift, err := r.put(ctx, pair)
 	if err != nil {
 		return nil, err
@@ -187,6 +194,21 @@ func (r *MCPServerReconciler) applyOne(ctx context.Context, server *v1alpha1.MCP
 		r.recordRepair(server, pair, drift, applied)
 	}
 	return applied, nil
+}
+
+// stillThere asks the API server whether a server that the cache holds is there: the garbage collector may
+// be taking what it left, which is not to be made again. What it returns then is a conflict.
+func (r *MCPServerReconciler) stillThere(ctx context.Context, server *v1alpha1.MCPServer) error {
+	live := &metav1.PartialObjectMetadata{}
+	live.SetGroupVersionKind(v1alpha1.GroupVersion.WithKind("MCPServer"))
+	switch err := r.Live.Get(ctx, client.ObjectKeyFromObject(server), live); {
+	case client.IgnoreNotFound(err) != nil:
+		return fmt.Errorf("get MCPServer: %w", err)
+	case err == nil && live.UID == server.UID && !isBeingCollected(live):
+		return nil
+	}
+	resource := schema.GroupResource{Group: v1alpha1.GroupVersion.Group, Resource: "mcpservers"}
+	return apierrors.NewConflict(resource, server.Name, errors.New("it was deleted a moment ago"))
 }
 
 // put writes an object if it is not as planned. It returns the object as it then is, and where it

@@ -163,6 +163,36 @@ func TestRecreatedAtOnce(t *testing.T) {
 	}
 }
 
+// The garbage collector takes the objects of a deleted server, and the operator learns of that before it learns
+// that the server is gone: nothing of it is made again.
+func TestDeletedServerSeenLate(t *testing.T) {
+	o := exclusive(t)
+	server := example(newNamespace(t), "web")
+	settled(t, o, server)
+	release := o.hold("mcpservers")
+	defer release()
+	before := len(o.writes(server.Namespace))
+	remove(t, server)
+	for _, child := range children(server) {
+		waitGone(t, child)
+	}
+	asked := func(r request) bool { return r.verb == "get" && r.resource == "mcpservers" }
+	eventually(t, func() string {
+		if len(o.in(server.Namespace, asked)) == 0 {
+			return "the operator has not asked for the server"
+		}
+		return ""
+	})
+	release()
+	waitGone(t, baselineOf(server.Namespace))
+	o.calm(t, server.Namespace)
+	for _, write := range o.writes(server.Namespace)[before:] {
+		if write.verb != "delete" {
+			t.Errorf("%s for a server that is gone", write)
+		}
+	}
+}
+
 // The last server goes while the operator is down: its baseline must not stay for ever.
 func TestOrphanedBaseline(t *testing.T) {
 	o, err := startOperator()

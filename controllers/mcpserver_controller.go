@@ -43,7 +43,7 @@ type MCPServerReconciler struct {
 	literals sync.Map
 }
 
-// +kubebuilder:rbac:groups=mcpwarden.io,resources=mcpservers,verbs=list;watch
+// +kubebuilder:rbac:groups=mcpwarden.io,resources=mcpservers,verbs=get;list;watch
 // +kubebuilder:rbac:groups=mcpwarden.io,resources=mcpservers/status,verbs=patch
 
 // Reconcile makes the cluster match one MCPServer.
@@ -79,8 +79,8 @@ func (r *MCPServerReconciler) Reconcile(ctx context.Context, req ctrl.Request) (
 
 // isBeingCollected tells a server whose objects the garbage collector takes, or sets free, before the
 // server itself goes. One that only somebody's finalizer holds is guarded to the end.
-func isBeingCollected(server *v1alpha1.MCPServer) bool {
-	return server.DeletionTimestamp != nil && slices.ContainsFunc(server.Finalizers, func(f string) bool {
+func isBeingCollected(server client.Object) bool {
+	return server.GetDeletionTimestamp() != nil && slices.ContainsFunc(server.GetFinalizers(), func(f string) bool {
 		return f == metav1.FinalizerDeleteDependents || f == metav1.FinalizerOrphanDependents
 	})
 }

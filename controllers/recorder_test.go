@@ -30,6 +30,9 @@ type recorder struct {
 	requests []request
 	denied   []request
 	hook     func(request) error
+	// held is the resource that the operator's watches tell nothing of, until released is closed.
+	held     string
+	released chan struct{}
 }
 
 func (r *recorder) wrap(next http.RoundTripper) http.RoundTripper {
@@ -48,8 +51,42 @@ func (r *recorder) wrap(next http.RoundTripper) http.RoundTripper {
 			r.mu.Unlock()
 		}
 		out, err := next.RoundTrip(in)
+		if req, ok := parse(in); ok && err == nil && req.verb == "watch" {
+			out.Body = &watchBody{ReadCloser: out.Body, recorder: r, resource: req.resource}
+		}
 		return out, r.noteDenied(in, out, err)
 	})
+}
+
+// hold keeps what watches of a resource tell from the operator, until it is called back.
+func (r *recorder) hold(resource string) (release func()) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.held, r.released = resource, make(chan struct{})
+	return sync.OnceFunc(func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.held = ""
+		close(r.released)
+	})
+}
+
+// watchBody is the answer to a watch, which a test may hold back.
+type watchBody struct {
+	io.ReadCloser
+	recorder *recorder
+	resource string
+}
+
+func (b *watchBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	b.recorder.mu.Lock()
+	held, released := b.recorder.held == b.resource, b.recorder.released
+	b.recorder.mu.Unlock()
+	if held {
+		<-released
+	}
+	return n, err
 }
 
 // noteDenied records a request that the operator has no right to.
