@@ -25,7 +25,7 @@ var (
 )
 
 func addKnownTypes(scheme *runtime.Scheme) error {
-	scheme.AddKnownTypes(GroupVersion, &MCPServer{}, &MCPServerList{})
+	scheme.AddKnownTypes(GroupVersion, &MCPServer{}, &MCPServerList{}, &MCPPolicy{}, &MCPPolicyList{})
 	metav1.AddToGroupVersion(scheme, GroupVersion)
 	return nil
 }

@@ -19,6 +19,9 @@ const (
 	// ConditionNetworkPolicyEnforced is True when every node on which the server may run was seen to
 	// enforce NetworkPolicies, False when one was seen not to, and Unknown otherwise.
 	ConditionNetworkPolicyEnforced = "NetworkPolicyEnforced"
+	// ConditionPolicyCompliant is False when a control fails that is of severity Critical or High or that a
+	// policy demands, Unknown when it cannot be told of one, and True otherwise.
+	ConditionPolicyCompliant = "PolicyCompliant"
 )
 
 // Reasons of the conditions of an MCPServer.
@@ -61,6 +64,14 @@ const (
 	ReasonNotEnforced = "NotEnforced"
 	// ReasonNotProven: isolation could not be proven, so that nobody can tell whether there is any.
 	ReasonNotProven = "NotProven"
+	// ReasonCompliant: no control fails that counts.
+	ReasonCompliant = "Compliant"
+	// ReasonControlsFailed: a control fails; the message says which and what to do.
+	ReasonControlsFailed = "ControlsFailed"
+	// ReasonControlsUnknown: it cannot be told of a control whether it holds.
+	ReasonControlsUnknown = "ControlsUnknown"
+	// ReasonPolicyViolation: a policy with action Enforce forbids the spec, and nothing of it is rolled out.
+	ReasonPolicyViolation = "PolicyViolation"
 	// ReasonReconciled: nothing is left to do.
 	ReasonReconciled = "Reconciled"
 )
@@ -101,7 +112,7 @@ const (
 
 // MCPServerStatus is what the operator observed.
 type MCPServerStatus struct {
-	// conditions of the server: Ready, Reconciling, Stalled.
+	// conditions of the server, such as Ready, Reconciling, Stalled and PolicyCompliant.
 	// +optional
 	// +listType=map
 	// +listMapKey=type
@@ -153,7 +164,91 @@ type MCPServerStatus struct {
 	// resources are the requests and limits in force, defaults included.
 	// +optional
 	Resources *ResourceRequirements `json:"resources,omitempty"`
+
+	// compliance is the verdict over the server, control by control.
+	// +optional
+	Compliance *ComplianceStatus `json:"compliance,omitempty"`
 }
+
+// ComplianceStatus is the verdict over a server. Controls that do not apply to it are left out.
+type ComplianceStatus struct {
+	// passed is the number of controls that hold.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	Passed int32 `json:"passed"`
+
+	// failed is the number of controls that do not hold.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	Failed int32 `json:"failed"`
+
+	// unknown is the number of controls of which it cannot be told.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	Unknown int32 `json:"unknown"`
+
+	// exempted is the number of controls that do not hold and that a policy excuses the server from.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	Exempted int32 `json:"exempted"`
+
+	// controls are the results, in the order of the catalogue.
+	// +optional
+	// +listType=map
+	// +listMapKey=id
+	// +kubebuilder:validation:MaxItems=128
+	Controls []ControlStatus `json:"controls,omitempty"`
+}
+
+// ControlStatus is the result of one control.
+type ControlStatus struct {
+	// id of the control, such as NET-03.
+	// +required
+	ID ControlID `json:"id"`
+
+	// result is Pass, Fail, Unknown or Exempted.
+	// +required
+	Result ControlResult `json:"result"`
+
+	// severity is Critical, High, Medium or Low.
+	// +required
+	Severity ControlSeverity `json:"severity"`
+
+	// message says what is wrong, where, and how to fix it; empty for Pass.
+	// +optional
+	// +kubebuilder:validation:MaxLength=512
+	Message string `json:"message,omitempty"`
+}
+
+// ControlResult is what became of a control.
+// +kubebuilder:validation:Enum=Pass;Fail;Unknown;Exempted
+type ControlResult string
+
+const (
+	// ControlPass says that the control holds.
+	ControlPass ControlResult = "Pass"
+	// ControlFail says that it does not.
+	ControlFail ControlResult = "Fail"
+	// ControlUnknown says that it cannot be told.
+	ControlUnknown ControlResult = "Unknown"
+	// ControlExempted says that it does not hold, and a policy excuses the server from it.
+	ControlExempted ControlResult = "Exempted"
+)
+
+// ControlSeverity says how much a control matters.
+// +kubebuilder:validation:Enum=Critical;High;Medium;Low
+type ControlSeverity string
+
+const (
+	// SeverityCritical is that of a control without which a server can take over others, or the cluster.
+	SeverityCritical ControlSeverity = "Critical"
+	// SeverityHigh is that of a control without which a server can reach, or be reached by, what it must not.
+	SeverityHigh ControlSeverity = "High"
+	// SeverityMedium is that of a control without which an attack is easier, or harder to notice.
+	SeverityMedium ControlSeverity = "Medium"
+	// SeverityLow is that of a control without which a defence in depth is missing.
+	SeverityLow ControlSeverity = "Low"
+)
 
 // NetworkStatus says whether the server's isolation was proven, over the nodes on which it may run or
 // runs. It holds no time of the newest probe: to keep it would take a write for each.

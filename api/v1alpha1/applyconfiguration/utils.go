@@ -18,8 +18,14 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 	// Group=mcpwarden.io, Version=v1alpha1
 	case v1alpha1.SchemeGroupVersion.WithKind("Affinity"):
 		return &apiv1alpha1.AffinityApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("ComplianceStatus"):
+		return &apiv1alpha1.ComplianceStatusApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("ControlStatus"):
+		return &apiv1alpha1.ControlStatusApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("DataMount"):
 		return &apiv1alpha1.DataMountApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("EgressPolicy"):
+		return &apiv1alpha1.EgressPolicyApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("EgressRule"):
 		return &apiv1alpha1.EgressRuleApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("EgressTarget"):
@@ -28,8 +34,12 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.EnvVarApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("EnvVarSource"):
 		return &apiv1alpha1.EnvVarSourceApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("Exemption"):
+		return &apiv1alpha1.ExemptionApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("Filesystem"):
 		return &apiv1alpha1.FilesystemApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("ImagePolicy"):
+		return &apiv1alpha1.ImagePolicyApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("ImageStatus"):
 		return &apiv1alpha1.ImageStatusApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("KeyReference"):
@@ -40,6 +50,12 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.LabelSelectorRequirementApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("LocalObjectReference"):
 		return &apiv1alpha1.LocalObjectReferenceApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("MCPPolicy"):
+		return &apiv1alpha1.MCPPolicyApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("MCPPolicySpec"):
+		return &apiv1alpha1.MCPPolicySpecApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("MCPPolicyStatus"):
+		return &apiv1alpha1.MCPPolicyStatusApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("MCPServer"):
 		return &apiv1alpha1.MCPServerApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("MCPServerSpec"):
@@ -64,6 +80,8 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.PodAffinityTermApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("PodPeer"):
 		return &apiv1alpha1.PodPeerApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("PodPolicy"):
+		return &apiv1alpha1.PodPolicyApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("PreferredSchedulingTerm"):
 		return &apiv1alpha1.PreferredSchedulingTermApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("ResourceAmounts"):
@@ -80,6 +98,8 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.SecretKeysApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("SecretOwner"):
 		return &apiv1alpha1.SecretOwnerApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("SecretPolicy"):
+		return &apiv1alpha1.SecretPolicyApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("SecretSource"):
 		return &apiv1alpha1.SecretSourceApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("SecretsStatus"):

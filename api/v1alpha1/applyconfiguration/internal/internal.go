@@ -39,6 +39,52 @@ var schemaYAML = typed.YAMLObject(`types:
         namedType: com.github.mcpwarden.mcp-warden.api.v1alpha1.PodAffinity
 - name: com.github.mcpwarden.mcp-warden.api.v1alpha1.AgeSource
   scalar: string
+- name: com.github.mcpwarden.mcp-warden.api.v1alpha1.CIDR
+  scalar: string
+- name: com.github.mcpwarden.mcp-warden.api.v1alpha1.ComplianceStatus
+  map:
+    fields:
+    - name: controls
+      type:
+        list:
+          elementType:
+            namedType: com.github.mcpwarden.mcp-warden.api.v1alpha1.ControlStatus
+          elementRelationship: associative
+          keys:
+          - id
+    - name: exempted
+      type:
+        scalar: numeric
+    - name: failed
+      type:
+        scalar: numeric
+    - name: passed
+      type:
+        scalar: numeric
+    - name: unknown
+      type:
+        scalar: numeric
+- name: com.github.mcpwarden.mcp-warden.api.v1alpha1.ControlID
+  scalar: string
+- name: com.github.mcpwarden.mcp-warden.api.v1alpha1.ControlResult
+  scalar: string
+- name: com.github.mcpwarden.mcp-warden.api.v1alpha1.ControlSeverity
+  scalar: string
+- name: com.github.mcpwarden.mcp-warden.api.v1alpha1.ControlStatus
+  map:
+    fields:
+    - name: id
+      type:
+        namedType: com.github.mcpwarden.mcp-warden.api.v1alpha1.ControlID
+    - name: message
+      type:
+        scalar: string
+    - name: result
+      type:
+        namedType: com.github.mcpwarden.mcp-warden.api.v1alpha1.ControlResult
+    - name: severity
+      type:
+        namedType: com.github.mcpwarden.mcp-warden.api.v1alpha1.ControlSeverity
 - name: com.github.mcpwarden.mcp-warden.api.v1alpha1.DataKey
   scalar: string
 - name: com.github.mcpwarden.mcp-warden.api.v1alpha1.DataMount
@@ -61,6 +107,30 @@ var schemaYAML = typed.YAMLObject(`types:
         scalar: string
 - name: com.github.mcpwarden.mcp-warden.api.v1alpha1.DesiredState
   scalar: string
+- name: com.github.mcpwarden.mcp-warden.api.v1alpha1.EgressPolicy
+  map:
+    fields:
+    - name: allowedHosts
+      type:
+        list:
+          elementType:
+            namedType: com.github.mcpwarden.mcp-warden.api.v1alpha1.HostPattern
+          elementRelationship: associative
+    - name: allowedPorts
+      type:
+        list:
+          elementType:
+            scalar: numeric
+          elementRelationship: associative
+    - name: deniedCIDRs
+      type:
+        list:
+          elementType:
+            namedType: com.github.mcpwarden.mcp-warden.api.v1alpha1.CIDR
+          elementRelationship: associative
+    - name: requireProof
+      type:
+        scalar: boolean
 - name: com.github.mcpwarden.mcp-warden.api.v1alpha1.EgressRule
   map:
     fields:
@@ -95,6 +165,8 @@ var schemaYAML = typed.YAMLObject(`types:
   scalar: string
 - name: com.github.mcpwarden.mcp-warden.api.v1alpha1.Enforcement
   scalar: string
+- name: com.github.mcpwarden.mcp-warden.api.v1alpha1.EnvNamePattern
+  scalar: string
 - name: com.github.mcpwarden.mcp-warden.api.v1alpha1.EnvVar
   map:
     fields:
@@ -116,6 +188,27 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: secretKeyRef
       type:
         namedType: com.github.mcpwarden.mcp-warden.api.v1alpha1.KeyReference
+- name: com.github.mcpwarden.mcp-warden.api.v1alpha1.Exemption
+  map:
+    fields:
+    - name: controls
+      type:
+        list:
+          elementType:
+            namedType: com.github.mcpwarden.mcp-warden.api.v1alpha1.ControlID
+          elementRelationship: associative
+    - name: expiresAt
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Time
+    - name: name
+      type:
+        scalar: string
+    - name: namespace
+      type:
+        scalar: string
+    - name: reason
+      type:
+        scalar: string
 - name: com.github.mcpwarden.mcp-warden.api.v1alpha1.Filesystem
   map:
     fields:
@@ -135,6 +228,20 @@ var schemaYAML = typed.YAMLObject(`types:
           elementRelationship: associative
           keys:
           - path
+- name: com.github.mcpwarden.mcp-warden.api.v1alpha1.HostPattern
+  scalar: string
+- name: com.github.mcpwarden.mcp-warden.api.v1alpha1.ImagePolicy
+  map:
+    fields:
+    - name: allowedRepositories
+      type:
+        list:
+          elementType:
+            namedType: com.github.mcpwarden.mcp-warden.api.v1alpha1.RepositoryPattern
+          elementRelationship: associative
+    - name: requireDigest
+      type:
+        scalar: boolean
 - name: com.github.mcpwarden.mcp-warden.api.v1alpha1.ImageStatus
   map:
     fields:
@@ -194,6 +301,80 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: name
       type:
         namedType: com.github.mcpwarden.mcp-warden.api.v1alpha1.ObjectName
+- name: com.github.mcpwarden.mcp-warden.api.v1alpha1.MCPPolicy
+  map:
+    fields:
+    - name: apiVersion
+      type:
+        scalar: string
+    - name: kind
+      type:
+        scalar: string
+    - name: metadata
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta
+    - name: spec
+      type:
+        namedType: com.github.mcpwarden.mcp-warden.api.v1alpha1.MCPPolicySpec
+    - name: status
+      type:
+        namedType: com.github.mcpwarden.mcp-warden.api.v1alpha1.MCPPolicyStatus
+- name: com.github.mcpwarden.mcp-warden.api.v1alpha1.MCPPolicySpec
+  map:
+    fields:
+    - name: action
+      type:
+        namedType: com.github.mcpwarden.mcp-warden.api.v1alpha1.PolicyAction
+    - name: egress
+      type:
+        namedType: com.github.mcpwarden.mcp-warden.api.v1alpha1.EgressPolicy
+    - name: exemptions
+      type:
+        list:
+          elementType:
+            namedType: com.github.mcpwarden.mcp-warden.api.v1alpha1.Exemption
+          elementRelationship: atomic
+    - name: images
+      type:
+        namedType: com.github.mcpwarden.mcp-warden.api.v1alpha1.ImagePolicy
+    - name: namespaceSelector
+      type:
+        namedType: com.github.mcpwarden.mcp-warden.api.v1alpha1.LabelSelector
+    - name: pods
+      type:
+        namedType: com.github.mcpwarden.mcp-warden.api.v1alpha1.PodPolicy
+    - name: secrets
+      type:
+        namedType: com.github.mcpwarden.mcp-warden.api.v1alpha1.SecretPolicy
+- name: com.github.mcpwarden.mcp-warden.api.v1alpha1.MCPPolicyStatus
+  map:
+    fields:
+    - name: conditions
+      type:
+        list:
+          elementType:
+            namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Condition
+          elementRelationship: associative
+          keys:
+          - type
+    - name: exempted
+      type:
+        scalar: numeric
+    - name: namespaces
+      type:
+        scalar: numeric
+    - name: observedGeneration
+      type:
+        scalar: numeric
+    - name: servers
+      type:
+        scalar: numeric
+    - name: unknown
+      type:
+        scalar: numeric
+    - name: violating
+      type:
+        scalar: numeric
 - name: com.github.mcpwarden.mcp-warden.api.v1alpha1.MCPServer
   map:
     fields:
@@ -281,6 +462,9 @@ var schemaYAML = typed.YAMLObject(`types:
 - name: com.github.mcpwarden.mcp-warden.api.v1alpha1.MCPServerStatus
   map:
     fields:
+    - name: compliance
+      type:
+        namedType: com.github.mcpwarden.mcp-warden.api.v1alpha1.ComplianceStatus
     - name: conditions
       type:
         list:
@@ -441,6 +625,23 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: podSelector
       type:
         namedType: com.github.mcpwarden.mcp-warden.api.v1alpha1.LabelSelector
+- name: com.github.mcpwarden.mcp-warden.api.v1alpha1.PodPolicy
+  map:
+    fields:
+    - name: allowedRuntimeClassNames
+      type:
+        list:
+          elementType:
+            namedType: com.github.mcpwarden.mcp-warden.api.v1alpha1.ObjectName
+          elementRelationship: associative
+    - name: maxResources
+      type:
+        namedType: com.github.mcpwarden.mcp-warden.api.v1alpha1.ResourceAmounts
+    - name: requireUserNamespace
+      type:
+        scalar: boolean
+- name: com.github.mcpwarden.mcp-warden.api.v1alpha1.PolicyAction
+  scalar: string
 - name: com.github.mcpwarden.mcp-warden.api.v1alpha1.PreferredSchedulingTerm
   map:
     fields:
@@ -450,6 +651,8 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: weight
       type:
         scalar: numeric
+- name: com.github.mcpwarden.mcp-warden.api.v1alpha1.RepositoryPattern
+  scalar: string
 - name: com.github.mcpwarden.mcp-warden.api.v1alpha1.ResourceAmounts
   map:
     fields:
@@ -565,6 +768,23 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: renewalTime
       type:
         namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Time
+- name: com.github.mcpwarden.mcp-warden.api.v1alpha1.SecretPolicy
+  map:
+    fields:
+    - name: allowedEnvNames
+      type:
+        list:
+          elementType:
+            namedType: com.github.mcpwarden.mcp-warden.api.v1alpha1.EnvNamePattern
+          elementRelationship: associative
+    - name: maxAge
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Duration
+    - name: sharing
+      type:
+        namedType: com.github.mcpwarden.mcp-warden.api.v1alpha1.SecretSharing
+- name: com.github.mcpwarden.mcp-warden.api.v1alpha1.SecretSharing
+  scalar: string
 - name: com.github.mcpwarden.mcp-warden.api.v1alpha1.SecretSource
   map:
     fields:

@@ -12,7 +12,7 @@ import (
 //
 // MCPServerStatus is what the operator observed.
 type MCPServerStatusApplyConfiguration struct {
-	// conditions of the server: Ready, Reconciling, Stalled.
+	// conditions of the server, such as Ready, Reconciling, Stalled and PolicyCompliant.
 	Conditions []v1.ConditionApplyConfiguration `json:"conditions,omitempty"`
 	// observedGeneration is the generation of the spec that the status is about.
 	ObservedGeneration *int64 `json:"observedGeneration,omitempty"`
@@ -34,6 +34,8 @@ type MCPServerStatusApplyConfiguration struct {
 	Network *NetworkStatusApplyConfiguration `json:"network,omitempty"`
 	// resources are the requests and limits in force, defaults included.
 	Resources *ResourceRequirementsApplyConfiguration `json:"resources,omitempty"`
+	// compliance is the verdict over the server, control by control.
+	Compliance *ComplianceStatusApplyConfiguration `json:"compliance,omitempty"`
 }
 
 // MCPServerStatusApplyConfiguration constructs a declarative configuration of the MCPServerStatus type for use with
@@ -126,5 +128,13 @@ func (b *MCPServerStatusApplyConfiguration) WithNetwork(value *NetworkStatusAppl
 // If called multiple times, the Resources field is set to the value of the last call.
 func (b *MCPServerStatusApplyConfiguration) WithResources(value *ResourceRequirementsApplyConfiguration) *MCPServerStatusApplyConfiguration {
 	b.Resources = value
+	return b
+}
+
+// WithCompliance sets the Compliance field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Compliance field is set to the value of the last call.
+func (b *MCPServerStatusApplyConfiguration) WithCompliance(value *ComplianceStatusApplyConfiguration) *MCPServerStatusApplyConfiguration {
+	b.Compliance = value
 	return b
 }

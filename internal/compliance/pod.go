@@ -1,0 +1,4 @@
+package compliance
+
+// podControls are about how pods run.
+var podControls []Control

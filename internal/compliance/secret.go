@@ -1,0 +1,4 @@
+package compliance
+
+// secretControls are about the values that a server gets.
+var secretControls []Control
