@@ -24,12 +24,17 @@ func repositoryAllowed(in *Input) Outcome {
 		}
 		repository := repositoryOf(in.Server.Spec.Image)
 		for _, pattern := range p.Images.AllowedRepositories {
-			if prefix, below := strings.CutSuffix(string(pattern), "*"); repository == string(pattern) || below && strings.HasPrefix(repository, prefix) {
+			if repositoryMatches(repository, pattern) {
 				return nil, true
 			}
 		}
 		return []Violation{{Field: "spec.image", Message: repository + " is not among images.allowedRepositories: use an image from there, or have it added"}}, true
 	})
+}
+
+func repositoryMatches(repository string, pattern v1alpha1.RepositoryPattern) bool {
+	prefix, below := strings.CutSuffix(string(pattern), "*")
+	return repository == string(pattern) || below && strings.HasPrefix(repository, prefix)
 }
 
 // repositoryOf is the repository of an image with its registry, in the form in which policies name it.
