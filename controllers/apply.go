@@ -25,6 +25,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/apiutil"
 
 	"github.com/mcpwarden/mcp-warden/api/v1alpha1"
+	"github.com/mcpwarden/mcp-warden/internal/compliance"
 	"github.com/mcpwarden/mcp-warden/internal/plan"
 )
 
@@ -64,6 +65,8 @@ type pair struct {
 	live client.Object
 	// uid of an object that is there and belongs to the server; empty where there is none.
 	uid types.UID
+	// confirm has the last word before the object is written; nil where nothing can forbid that.
+	confirm func(context.Context) error
 }
 
 // apply makes the live objects those of the plan. Every name is checked before anything is
@@ -90,6 +93,9 @@ func (r *MCPServerReconciler) apply(ctx context.Context, server *v1alpha1.MCPSer
 	workload := slices.IndexFunc(pairs, func(pair pair) bool { return pair.planned.Kind == "Deployment" })
 	for i, pair := range pairs {
 		if i == workload { // what its pods read must be there first
+			if runs(server) {
+				pair.confirm = func(ctx context.Context) error { return r.confirm(ctx, server, p) }
+			}
 			if err := r.copySecrets(ctx, server, secrets); err != nil {
 				return err
 			}
@@ -219,6 +225,11 @@ func (r *base) put(ctx context.Context, pair pair) (applied client.Object, drift
 			return pair.live, "", nil
 		}
 	}
+	if pair.confirm != nil {
+		if err := pair.confirm(ctx); err != nil {
+			return nil, drift, err
+		}
+	}
 	if err := r.handOverReplicas(ctx, pair); err != nil {
 		return nil, drift, err
 	}
@@ -337,10 +348,18 @@ func (r *base) strip(ctx context.Context, o plan.Object, applied client.Object) 
 	}
 	expected.SetManagedFields(nil)
 	if path := plan.Drift(expected, o.Expected(expected)); path != "" {
-		return nil, fmt.Errorf("%s %s/%s was put right and is changed again at once at %s: find out which admission webhook or policy does it",
-			o.Kind, o.Namespace, o.Name, path)
+		return nil, &driftError{compliance.Drift{Kind: o.Kind, Name: o.Name, Path: path}}
 	}
 	return expected, nil
+}
+
+// driftError is an object that is changed again as often as it is put right.
+type driftError struct {
+	compliance.Drift
+}
+
+func (e *driftError) Error() string {
+	return fmt.Sprintf("%s %s was put right and is changed again at once at %s: find out which admission webhook or policy does it", e.Kind, e.Name, e.Path)
 }
 
 // recordRepair tells of an object that changed although the spec did not.

@@ -25,6 +25,8 @@ type base struct {
 	Namespaces []string
 	// ComponentImage is the operator's own image; empty: nothing runs beside servers.
 	ComponentImage string
+	// surroundings are what others make that may turn a verdict.
+	surroundings *surroundings
 	// Now is the clock.
 	Now func() time.Time
 	// Namespace of the operator itself.

@@ -34,6 +34,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+	ctrlsource "sigs.k8s.io/controller-runtime/pkg/source"
 
 	"github.com/mcpwarden/mcp-warden/api/v1alpha1"
 	"github.com/mcpwarden/mcp-warden/internal/plan"
@@ -47,6 +48,8 @@ const (
 	serverServiceIndex = "mcpwarden.io/egress-service"
 	// serverSecretIndex finds MCPServers by the Secrets that they name.
 	serverSecretIndex = "mcpwarden.io/source-secret"
+	// serverDigestIndex finds MCPServers by the digests of the values that they get.
+	serverDigestIndex = "mcpwarden.io/source-digest"
 	// secretServerIndex finds the Secrets that the operator made for an MCPServer.
 	secretServerIndex = "mcpwarden.io/server"
 )
@@ -117,8 +120,13 @@ func NewManager(config *rest.Config, opts Options) (ctrl.Manager, error) {
 			return nil, fmt.Errorf("add the watch over namespaces: %w", err)
 		}
 	}
+	around, err := newSurroundings(mgr, opts.Namespaces)
+	if err != nil {
+		return nil, err
+	}
 	shared := base{
-		Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Recorder: mgr.GetEventRecorder(plan.FieldManager),
+		surroundings: around,
+		Client:       mgr.GetClient(), Live: mgr.GetAPIReader(), Recorder: mgr.GetEventRecorder(plan.FieldManager),
 		ClusterDNS: opts.ClusterDNS, ClusterCIDRs: opts.ClusterCIDRs, ComponentImage: opts.ComponentImage, Namespace: opts.Namespace, Namespaces: opts.Namespaces,
 		Now: time.Now, BlockedRetry: opts.BlockedRetry,
 	}
@@ -139,7 +147,14 @@ func NewManager(config *rest.Config, opts Options) (ctrl.Manager, error) {
 		return nil, err
 	}
 	proxies := &EgressProxyReconciler{base: shared, Cilium: cilium}
-	return mgr, proxies.setUp(mgr, opts.Workers)
+	if err := proxies.setUp(mgr, opts.Workers); err != nil {
+		return nil, err
+	}
+	if len(opts.Namespaces) > 0 {
+		return mgr, nil // the status of a policy tells of all namespaces
+	}
+	policies := &MCPPolicyReconciler{base: shared}
+	return mgr, policies.setUp(mgr)
 }
 
 // cacheOptions keep the operator's memory small: of the kinds that it makes, only what carries its
@@ -177,8 +192,28 @@ func transformPod(in any) (any, error) {
 	}
 	maps.DeleteFunc(pod.Annotations, func(key, _ string) bool { return key != annotationNudged })
 	pod.ManagedFields = nil
-	pod.Spec = corev1.PodSpec{NodeName: pod.Spec.NodeName, HostNetwork: pod.Spec.HostNetwork}
+	dropValues(&pod.Spec)
 	return pod, nil
+}
+
+// dropValues drops what no verdict reads, and the values of variables: nothing that a server is told is kept.
+func dropValues(spec *corev1.PodSpec) {
+	spec.Affinity, spec.Tolerations, spec.TopologySpreadConstraints, spec.NodeSelector, spec.ReadinessGates = nil, nil, nil, nil, nil
+	for i := range spec.InitContainers {
+		dropEnv(spec.InitContainers[i].Env)
+	}
+	for i := range spec.Containers {
+		dropEnv(spec.Containers[i].Env)
+	}
+	for i := range spec.EphemeralContainers {
+		dropEnv(spec.EphemeralContainers[i].Env)
+	}
+}
+
+func dropEnv(env []corev1.EnvVar) {
+	for i := range env {
+		env[i].Value = ""
+	}
 }
 
 // transformSecret keeps what says whose a Secret is. Values never come by a watch: where one asks for
@@ -252,6 +287,9 @@ func (r *MCPServerReconciler) setUp(mgr ctrl.Manager, workers int) error {
 	}); err != nil {
 		return fmt.Errorf("index MCPServers: %w", err)
 	}
+	if err := indexer.IndexField(context.Background(), &v1alpha1.MCPServer{}, serverDigestIndex, digestsOf); err != nil {
+		return fmt.Errorf("index MCPServers: %w", err)
+	}
 	if err := indexer.IndexField(context.Background(), &v1alpha1.MCPServer{}, serverServiceIndex, func(o client.Object) []string {
 		return serviceNames(o.(*v1alpha1.MCPServer))
 	}); err != nil {
@@ -279,6 +317,8 @@ func (r *MCPServerReconciler) setUp(mgr ctrl.Manager, workers int) error {
 		Watches(&corev1.ConfigMap{}, handler.EnqueueRequestsFromMapFunc(r.serversOfCanary), asCreated).
 		Watches(&corev1.Node{}, everyServer, builder.WithPredicates(predicate.Funcs{UpdateFunc: nodeFactChanged})).
 		Watches(&discoveryv1.EndpointSlice{}, everyServer).
+		Watches(&v1alpha1.MCPServer{}, handler.EnqueueRequestsFromMapFunc(r.twinsOf), builder.WithPredicates(predicate.Funcs{UpdateFunc: digestsChanged})).
+		WatchesRawSource(ctrlsource.Channel(r.surroundings.listen(), handler.TypedEnqueueRequestsFromMapFunc(r.serversAround))).
 		WithOptions(controller.Options{
 			MaxConcurrentReconciles: workers,
 			ReconciliationTimeout:   reconcileTimeout,
@@ -350,6 +390,35 @@ func (r *MCPServerReconciler) serversOfSecret(ctx context.Context, secret client
 		out = append(out, serverOfPod(ctx, secret)...)
 	}
 	return out
+}
+
+// digestsOf are the digests of the values that a server gets, as its status has them.
+func digestsOf(o client.Object) []string {
+	secrets := o.(*v1alpha1.MCPServer).Status.Secrets
+	if secrets == nil {
+		return nil
+	}
+	var out []string
+	for i := range secrets.Sources {
+		if digest := secrets.Sources[i].Digest; digest != "" {
+			out = append(out, digest)
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+func digestsChanged(e event.UpdateEvent) bool {
+	return !slices.Equal(digestsOf(e.ObjectOld), digestsOf(e.ObjectNew))
+}
+
+// twinsOf answers to other values of a server: the servers elsewhere that get, or got, one of them.
+func (r *MCPServerReconciler) twinsOf(ctx context.Context, server client.Object) []reconcile.Request {
+	var out []reconcile.Request
+	for _, digest := range digestsOf(server) {
+		out = append(out, r.serversIn(ctx, client.MatchingFields{serverDigestIndex: digest})...)
+	}
+	return slices.DeleteFunc(out, func(req reconcile.Request) bool { return req.Namespace == server.GetNamespace() })
 }
 
 // requestChanged tells whether somebody asked for a rotation.

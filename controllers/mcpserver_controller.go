@@ -59,22 +59,26 @@ func (r *MCPServerReconciler) Reconcile(ctx context.Context, req ctrl.Request) (
 	if isBeingCollected(server) {
 		return r.closeBehind(ctx, req.Namespace)
 	}
+	if err := r.surroundings.await(ctx); err != nil {
+		return ctrl.Result{}, err
+	}
 	obs, err := r.observe(ctx, server)
 	if err != nil {
-		return r.report(ctx, server, status.Input{}, err)
+		return r.report(ctx, server, nil, status.Input{}, err)
 	}
 	secrets, done, err := r.decide(ctx, server, obs)
 	defer done()
 	if err != nil {
-		return r.report(ctx, server, status.Input{}, err)
+		return r.report(ctx, server, nil, status.Input{}, err)
 	}
 	seen := secrets.status(&server.Status, obs, r.Now())
 	planned, invalid := plan.Build(plan.Input{Server: server, Facts: obs.facts, Secrets: secrets.forPlan(server, obs)})
 	if len(invalid) > 0 {
-		return r.report(ctx, server, obs.status(nil, seen), invalidSpec(invalid))
+		return r.report(ctx, server, obs, obs.status(nil, seen), invalidSpec(invalid))
 	}
+	r.holdBack(ctx, server, planned)
 	err = cmp.Or(r.apply(ctx, server, planned, obs, secrets), r.nudgeFiles(ctx, obs, secrets, seen), obs.unread)
-	return r.report(ctx, server, obs.status(planned, seen), err)
+	return r.report(ctx, server, obs, obs.status(planned, seen), err)
 }
 
 // isBeingCollected tells a server whose objects the garbage collector takes, or sets free, before the
@@ -86,7 +90,7 @@ func isBeingCollected(server client.Object) bool {
 }
 
 // report writes the status if it changed, records what turned, and decides what is tried again.
-func (r *MCPServerReconciler) report(ctx context.Context, server *v1alpha1.MCPServer, in status.Input, err error) (ctrl.Result, error) {
+func (r *MCPServerReconciler) report(ctx context.Context, server *v1alpha1.MCPServer, obs *observation, in status.Input, err error) (ctrl.Result, error) {
 	err = redactedFor(server, err)
 	switch {
 	case apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause):
@@ -96,6 +100,7 @@ func (r *MCPServerReconciler) report(ctx context.Context, server *v1alpha1.MCPSe
 	}
 	in.Server, in.Now, in.Problem = server, r.Now(), problemOf(err)
 	in.Literals = r.literalCredentials(server)
+	in.Compliance = r.judge(ctx, server, obs, in, err)
 	updated := server.DeepCopy()
 	updated.Status = status.Compute(in)
 	if writeErr := r.writeStatus(ctx, server, updated); writeErr != nil {

@@ -227,9 +227,9 @@ func recheck(in *Input) time.Time {
 }
 
 // Blocking are the violations for which nothing of a spec may be rolled out, by control: those of the declared half
-// that a policy with action Enforce forbids. It needs no plan and nothing live.
+// that a policy with action Enforce forbids. It reads nothing live.
 func Blocking(in Input) []Result {
-	in.Live, in.Plan = nil, nil
+	in.Live = nil
 	enforcing := slices.DeleteFunc(slices.Clone(in.Policies), func(p v1alpha1.MCPPolicy) bool { return p.Spec.Action != v1alpha1.PolicyEnforce })
 	if len(enforcing) == 0 {
 		return nil

@@ -176,6 +176,12 @@ func (b builder) held() *Hold {
 	return cmp.Or(b.secrets.Hold, b.egressHold(), b.unproven())
 }
 
+// HoldBack takes the Deployment out of a plan, for a reason that is told before any other.
+func (p *Plan) HoldBack(hold *Hold) {
+	p.Held = hold
+	p.Objects = slices.DeleteFunc(p.Objects, func(o Object) bool { return o.Kind == "Deployment" })
+}
+
 func (p *Plan) add(kind, name, namespace string, config runtime.ApplyConfiguration) {
 	p.Objects = append(p.Objects, Object{Kind: kind, Name: name, Namespace: namespace, Config: config})
 }

@@ -34,10 +34,16 @@ const (
 var clusterScoped = []string{
 	"/namespaces", "/nodes", "/persistentvolumes",
 	"apiextensions.k8s.io/customresourcedefinitions",
+	"cilium.io/ciliumclusterwidenetworkpolicies",
 	"mcpwarden.io/mcppolicies",
 	"node.k8s.io/runtimeclasses",
+	"rbac.authorization.k8s.io/clusterrolebindings",
 	"scheduling.k8s.io/priorityclasses",
 }
+
+// unlimitedOnly are the resources, as GROUP/RESOURCE, whose rights a limited install does not give: the status of
+// an MCPPolicy tells of all namespaces, and an operator that sees some of them cannot write it.
+var unlimitedOnly = []string{"mcpwarden.io/mcppolicies/status"}
 
 // reading verbs are all that the operator may do with what lies in no namespace.
 var reading = []string{"get", "list", "watch"}
@@ -213,6 +219,9 @@ func split(rules []rbacv1.PolicyRule) (everywhere, inNamespace []rbacv1.PolicyRu
 		outer, inner := rule, rule
 		outer.Resources, inner.Resources = nil, nil
 		for _, resource := range rule.Resources {
+			if slices.Contains(unlimitedOnly, rule.APIGroups[0]+"/"+resource) {
+				continue
+			}
 			kind, _, _ := strings.Cut(resource, "/")
 			if slices.Contains(clusterScoped, rule.APIGroups[0]+"/"+kind) {
 				outer.Resources = append(outer.Resources, resource)

@@ -28,6 +28,7 @@ func Transitions(old, now *v1alpha1.MCPServerStatus) []Event {
 	if c, turned := turnedTo(old, now, v1alpha1.ConditionNoLiteralCredentials); turned && c.Status == metav1.ConditionFalse {
 		out = append(out, Event{corev1.EventTypeWarning, c.Reason, "Inspect", c.Message})
 	}
+	out = append(out, complianceEvent(old, now)...)
 	if c, turned := turnedTo(old, now, v1alpha1.ConditionStalled); turned && c.Status == metav1.ConditionTrue {
 		return append(out, Event{corev1.EventTypeWarning, c.Reason, "Stall", c.Message})
 	}

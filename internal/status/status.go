@@ -13,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/mcpwarden/mcp-warden/api/v1alpha1"
+	"github.com/mcpwarden/mcp-warden/internal/compliance"
 	"github.com/mcpwarden/mcp-warden/internal/credentials"
 	"github.com/mcpwarden/mcp-warden/internal/plan"
 	"github.com/mcpwarden/mcp-warden/internal/probe"
@@ -41,6 +42,8 @@ type Input struct {
 	Literals *credentials.Report
 	// Isolation is what is known of the server's isolation; nil where that could not be found out.
 	Isolation *probe.Verdict
+	// Compliance is the verdict over the server; nil where nobody judged it.
+	Compliance *compliance.Report
 	// Problem that kept the plan from being applied; nil where it was applied.
 	Problem *Problem
 }
@@ -75,10 +78,16 @@ func (in Input) Events() []Event {
 
 // Recheck is after how long to look again where nothing tells of a change; zero for never.
 func (in Input) Recheck() time.Duration {
-	if in.Secrets == nil {
-		return 0
+	out := time.Duration(0)
+	if in.Secrets != nil {
+		out = in.Secrets.Recheck
 	}
-	return in.Secrets.Recheck
+	if in.Compliance != nil && !in.Compliance.Recheck.IsZero() {
+		if due := max(in.Compliance.Recheck.Sub(in.Now), time.Second); out == 0 || due < out {
+			out = due
+		}
+	}
+	return out
 }
 
 // Problem says why a plan was not applied.
@@ -132,6 +141,7 @@ func Compute(in Input) v1alpha1.MCPServerStatus {
 		set(&out, in, v1alpha1.ConditionNoLiteralCredentials, noLiteralCredentials(in.Literals))
 	}
 	setIsolation(&out, in)
+	setCompliance(&out, in)
 	return out
 }
 
@@ -154,11 +164,13 @@ func set(out *v1alpha1.MCPServerStatus, in Input, conditionType string, v verdic
 	})
 }
 
-func bounded(message string) string {
-	if len(message) <= maxMessage {
+func bounded(message string) string { return boundedTo(message, maxMessage) }
+
+func boundedTo(message string, most int) string {
+	if len(message) <= most {
 		return message
 	}
-	return strings.ToValidUTF8(message[:maxMessage-3], "") + "..."
+	return strings.ToValidUTF8(message[:most-3], "") + "..."
 }
 
 // conditions are the kstatus triad.
@@ -176,6 +188,10 @@ func conditions(in Input) (ready, reconciling, stalled verdict) {
 	why, pending := pendingEgress(in)
 	if held := in.Plan.Held; held != nil { // what runs, if anything, runs another spec
 		message := sentences("No pod is started: "+held.Message, pending)
+		if held.Reason == v1alpha1.ReasonPolicyViolation { // waiting does not cure it
+			blocked := verdict{metav1.ConditionFalse, held.Reason, "It is looked at again when the spec or a policy changes."}
+			return verdict{metav1.ConditionFalse, held.Reason, message}, blocked, verdict{metav1.ConditionTrue, held.Reason, message}
+		}
 		return verdict{metav1.ConditionFalse, held.Reason, message}, verdict{metav1.ConditionTrue, held.Reason, message}, idle
 	}
 	ready, progress := workload(in)

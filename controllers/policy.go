@@ -1,0 +1,97 @@
+package controllers
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/mcpwarden/mcp-warden/api/v1alpha1"
+	"github.com/mcpwarden/mcp-warden/internal/compliance"
+	"github.com/mcpwarden/mcp-warden/internal/plan"
+	"github.com/mcpwarden/mcp-warden/internal/status"
+)
+
+// policiesOf are the policies that select a namespace, or why nobody knows.
+func (r *base) policiesOf(ctx context.Context, namespace string) (policies []v1alpha1.MCPPolicy, unknown string) {
+	all := &v1alpha1.MCPPolicyList{}
+	if why := r.surroundings.list(ctx, kindMCPPolicy, all); why != "" {
+		return nil, "the policies could not be read: " + why
+	}
+	if len(all.Items) == 0 {
+		return nil, ""
+	}
+	labels := r.namespaceLabels(ctx, namespace)
+	if labels.Unknown != "" {
+		return nil, "which policies select the namespace is not known: " + labels.Unknown
+	}
+	policies, err := compliance.Selecting(all.Items, labels.Value)
+	if err != nil {
+		return nil, err.Error()
+	}
+	return policies, ""
+}
+
+// holdBack takes the Deployment out of a plan that a policy with action Enforce forbids.
+func (r *MCPServerReconciler) holdBack(ctx context.Context, server *v1alpha1.MCPServer, planned *plan.Plan) {
+	if !runs(server) {
+		return
+	}
+	policies, _ := r.policiesOf(ctx, server.Namespace) // where nobody knows, confirm asks before anything is written
+	if message := r.violations(server, planned, policies); message != "" {
+		planned.HoldBack(&plan.Hold{Reason: v1alpha1.ReasonPolicyViolation, Message: message})
+	}
+}
+
+// runs tells whether pods are to run: what stops a server, or cuts it off, no policy forbids.
+func runs(server *v1alpha1.MCPServer) bool {
+	return server.Spec.DesiredState == "" || server.Spec.DesiredState == v1alpha1.StateRunning
+}
+
+// violations of policies with action Enforce, as a message; empty where there are none.
+func (r *MCPServerReconciler) violations(server *v1alpha1.MCPServer, planned *plan.Plan, policies []v1alpha1.MCPPolicy) string {
+	var messages []string
+	for _, result := range compliance.Blocking(compliance.Input{
+		Now: r.Now(), Server: server, Plan: planned, Literals: r.literalCredentials(server), Policies: policies,
+	}) {
+		messages = append(messages, string(result.Control.ID)+": "+result.Message)
+	}
+	return strings.Join(messages, "; ")
+}
+
+// confirm asks the API server itself whether a policy forbids what is about to be rolled out: what was watched may be
+// older than a policy that was just made.
+func (r *MCPServerReconciler) confirm(ctx context.Context, server *v1alpha1.MCPServer, planned *plan.Plan) error {
+	policies := &v1alpha1.MCPPolicyList{}
+	if err := r.Live.List(ctx, policies); err != nil {
+		return fmt.Errorf("list MCPPolicies before a rollout: %w", err)
+	}
+	if len(policies.Items) == 0 {
+		return nil
+	}
+	namespace := &metav1.PartialObjectMetadata{}
+	namespace.SetGroupVersionKind(kindNamespace.WithVersion("v1"))
+	if err := r.Live.Get(ctx, types.NamespacedName{Name: server.Namespace}, namespace); err != nil {
+		return fmt.Errorf("get Namespace before a rollout: %w", err)
+	}
+	selecting, err := compliance.Selecting(policies.Items, namespace.Labels)
+	if err != nil {
+		return err
+	}
+	if message := r.violations(server, planned, selecting); message != "" {
+		return &problemError{status.Problem{Reason: v1alpha1.ReasonPolicyViolation, Message: "No pod is started: " + message}}
+	}
+	return nil
+}
+
+// serversAround answers to a change of what surrounds the servers of a namespace; "" stands for all.
+func (r *MCPServerReconciler) serversAround(ctx context.Context, namespace string) []reconcile.Request {
+	if namespace == "" {
+		return r.serversIn(ctx)
+	}
+	return r.serversIn(ctx, client.InNamespace(namespace))
+}
