@@ -56,6 +56,11 @@ const null = "<null>"
 // patched returns the base with a JSON merge patch (RFC 7386), written as YAML, applied to it.
 func patched(t *testing.T, patch string) *unstructured.Unstructured {
 	t.Helper()
+	return patchedFrom(t, base, patch)
+}
+
+func patchedFrom(t *testing.T, base, patch string) *unstructured.Unstructured {
+	t.Helper()
 	var object, change map[string]any
 	for _, doc := range []struct {
 		text string

@@ -540,29 +540,34 @@ func TestRefused(t *testing.T) {
 	for _, tc := range refusals {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
-			err := create(t, patched(t, tc.patch))
-			if err == nil {
-				t.Fatal("accepted")
-			}
-			if tc.fix == "unknown field" {
-				want := `unknown field "` + tc.field + `"`
-				if !apierrors.IsBadRequest(err) || !strings.Contains(err.Error(), want) {
-					t.Errorf("got %v, want a bad request with %s", err, want)
-				}
-				return
-			}
-			if !apierrors.IsInvalid(err) {
-				t.Fatalf("not refused as invalid: %v", err)
-			}
-			if !slices.ContainsFunc(causes(err), func(c metav1.StatusCause) bool {
-				return c.Field == tc.field && strings.Contains(c.Message, tc.fix)
-			}) {
-				t.Errorf("no cause names field %q with %q:\n%s", tc.field, tc.fix, describe(err))
-			}
-			if strings.Contains(err.Error(), "internal error") || strings.Contains(err.Error(), "rule: Forbidden") {
-				t.Errorf("the rule itself failed: %v", err)
-			}
+			checkRefused(t, create(t, patched(t, tc.patch)), tc)
 		})
+	}
+}
+
+// checkRefused expects an error that names the field and the fix.
+func checkRefused(t *testing.T, err error, want refusal) {
+	t.Helper()
+	if err == nil {
+		t.Fatal("accepted")
+	}
+	if want.fix == "unknown field" {
+		text := `unknown field "` + want.field + `"`
+		if !apierrors.IsBadRequest(err) || !strings.Contains(err.Error(), text) {
+			t.Errorf("got %v, want a bad request with %s", err, text)
+		}
+		return
+	}
+	if !apierrors.IsInvalid(err) {
+		t.Fatalf("not refused as invalid: %v", err)
+	}
+	if !slices.ContainsFunc(causes(err), func(c metav1.StatusCause) bool {
+		return c.Field == want.field && strings.Contains(c.Message, want.fix)
+	}) {
+		t.Errorf("no cause names field %q with %q:\n%s", want.field, want.fix, describe(err))
+	}
+	if strings.Contains(err.Error(), "internal error") || strings.Contains(err.Error(), "rule: Forbidden") {
+		t.Errorf("the rule itself failed: %v", err)
 	}
 }
 
