@@ -40,6 +40,9 @@ type Control struct {
 	live     func(*Input, *Live) Outcome
 }
 
+// IsLive tells whether the control has a live half, so that it takes a cluster to pass.
+func (c *Control) IsLive() bool { return c.live != nil }
+
 // Outcome is what one half of a control found. One without anything in it passes.
 type Outcome struct {
 	// Violations say what is wrong, one by one.
@@ -227,7 +230,8 @@ func recheck(in *Input) time.Time {
 }
 
 // Blocking are the violations for which nothing of a spec may be rolled out, by control: those of the declared half
-// that a policy with action Enforce forbids. It reads nothing live.
+// that a policy with action Enforce forbids, and under such a policy what the catalogue itself demands, where it counts.
+// It reads nothing live.
 func Blocking(in Input) []Result {
 	in.Live = nil
 	enforcing := slices.DeleteFunc(slices.Clone(in.Policies), func(p v1alpha1.MCPPolicy) bool { return p.Spec.Action != v1alpha1.PolicyEnforce })
@@ -242,7 +246,7 @@ func Blocking(in Input) []Result {
 		}
 		result := Result{Control: c, Result: v1alpha1.ControlFail, Demanded: true}
 		for _, v := range c.declared(&in).Violations {
-			enforced := v.Policy == "" || slices.ContainsFunc(enforcing, func(p v1alpha1.MCPPolicy) bool { return p.Name == v.Policy })
+			enforced := (v.Policy == "" && (&Result{Control: c}).Counts()) || slices.ContainsFunc(enforcing, func(p v1alpha1.MCPPolicy) bool { return p.Name == v.Policy })
 			if enforced && !isExempt(c.ID, v, &in) {
 				result.Violations = append(result.Violations, v)
 			}

@@ -23,8 +23,7 @@ type Seen[T any] struct {
 type Live struct {
 	// Deployment of the server; nil where there is none.
 	Deployment *appsv1.Deployment
-	// Pods that carry the server's labels, and those that run under its account without them. Of their specs there is what controls
-	// read: see controllers' transformPod.
+	// Pods that carry the server's labels, and those that run under its account without them, as TrimPod leaves them.
 	Pods Seen[[]corev1.Pod]
 	// NetworkPolicies of the server's namespace, whoever made them.
 	NetworkPolicies Seen[[]networkingv1.NetworkPolicy]
@@ -43,7 +42,8 @@ type Live struct {
 	Bindings Seen[[]Binding]
 	// Account is the server's ServiceAccount; nil where there is none.
 	Account Seen[*corev1.ServiceAccount]
-	// Drift are objects of the plan that are not as planned, after the operator put right what it could.
+	// Drift are objects of the plan, and Secrets with values for its pods, that are not as planned after the operator put
+	// right what it could.
 	Drift Seen[[]Drift]
 	// Secrets is what the condition SecretsCurrent says of the values that the server gets.
 	Secrets SecretsVerdict
@@ -91,6 +91,8 @@ type SecretsVerdict struct {
 	Status, Reason, Message string
 	// Sources are the keys that the spec names, with their ages.
 	Sources []v1alpha1.SecretSource
+	// Desired and Deployed are the digests of the values that the sources hold, and that new pods get; empty for none.
+	Desired, Deployed string
 }
 
 // Twin is a server that gets the same value.

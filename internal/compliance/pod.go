@@ -1,4 +1,540 @@
 package compliance
 
+import (
+	"fmt"
+	"maps"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/api/resource"
+
+	"github.com/mcpwarden/mcp-warden/api/v1alpha1"
+	"github.com/mcpwarden/mcp-warden/internal/plan"
+	"github.com/mcpwarden/mcp-warden/internal/probe"
+)
+
+// remedyPod of a pod that is not as the operator made it.
+const remedyPod = "Find the admission webhook, or whoever else changed the pod, and delete the pod: the operator makes a new one."
+
 // podControls are about how pods run.
-var podControls []Control
+var podControls = []Control{
+	{
+		ID: "POD-01", Title: "Only planned containers run in the pods", Severity: v1alpha1.SeverityHigh, Reads: "live pods",
+		Rationale:  "Whatever runs in a server's pod shares its network, and so everything that its NetworkPolicies and the egress proxy allow the server.",
+		Remedy:     "Exclude the namespace from what injects containers, or delete the pod that kubectl debug was used on.",
+		References: []string{"OWASP MCP09:2025", "CoSAI MCP-T9", "NSA/CISA: Kubernetes Pod security"},
+		live:       onlyPlannedContainers,
+	},
+	{
+		ID: "POD-02", Title: "Every container runs as a numeric user and group that are not root", Severity: v1alpha1.SeverityHigh, Reads: "live pods",
+		Rationale:  "Root in a container is root on the node for every flaw of the kernel or the runtime, and owns what the image holds.",
+		Remedy:     remedyPod,
+		References: []string{"PSS restricted", "OWASP MCP02:2025", "CoSAI MCP-T9", "CIS Kubernetes 5.2.7", "NSA/CISA: non-root containers"},
+		live:       eachContainersUser,
+	},
+	{
+		ID: "POD-03", Title: "The root file systems are read-only", Severity: v1alpha1.SeverityMedium, Reads: "live pods",
+		Rationale:  "Who can write to the image's files can replace a program and stay there until the pod ends.",
+		Remedy:     remedyPod,
+		References: []string{"OWASP MCP05:2025", "CoSAI MCP-T6", "CIS Kubernetes 5.7.3", "NSA/CISA: immutable container file systems"},
+		live: func(in *Input, live *Live) Outcome {
+			return eachContainer(in, live, func(_ *corev1.PodSecurityContext, c *podContainer) string {
+				return unless(isTrue(c.context().ReadOnlyRootFilesystem), "its root file system can be written to")
+			})
+		},
+	},
+	{
+		ID: "POD-04", Title: "All capabilities are dropped and none is added", Severity: v1alpha1.SeverityHigh, Reads: "live pods",
+		Rationale:  "A capability is a part of root's power: NET_RAW forges packets, SYS_ADMIN is nearly all of it.",
+		Remedy:     remedyPod,
+		References: []string{"PSS restricted", "OWASP MCP02:2025", "CIS Kubernetes 5.2.9", "CIS Kubernetes 5.2.10", "NSA/CISA: Kubernetes Pod security"},
+		live: func(in *Input, live *Live) Outcome {
+			return eachContainer(in, live, func(_ *corev1.PodSecurityContext, c *podContainer) string {
+				capabilities := c.context().Capabilities
+				switch {
+				case capabilities == nil || !slices.Contains(capabilities.Drop, "ALL"):
+					return "it does not drop all capabilities"
+				case len(capabilities.Add) > 0:
+					return fmt.Sprintf("it adds capabilities %v", capabilities.Add)
+				}
+				return ""
+			})
+		},
+	},
+	{
+		ID: "POD-05", Title: "No container is privileged or can gain privileges", Severity: v1alpha1.SeverityCritical, Reads: "live pods",
+		Rationale:  "A privileged container is root on its node, and from a node an attacker reaches every pod and secret on it.",
+		Remedy:     remedyPod,
+		References: []string{"PSS baseline", "PSS restricted", "OWASP MCP02:2025", "CIS Kubernetes 5.2.2", "CIS Kubernetes 5.2.6", "NSA/CISA: Kubernetes Pod security"},
+		live: func(in *Input, live *Live) Outcome {
+			return eachContainer(in, live, func(_ *corev1.PodSecurityContext, c *podContainer) string {
+				switch context := c.context(); {
+				case isTrue(context.Privileged):
+					return "it is privileged"
+				case !isFalse(context.AllowPrivilegeEscalation):
+					return "it can gain privileges (allowPrivilegeEscalation is not false)"
+				}
+				return ""
+			})
+		},
+	},
+	{
+		ID: "POD-06", Title: "System calls are filtered", Severity: v1alpha1.SeverityMedium, Reads: "live pods",
+		Rationale:  "Without the runtime's seccomp profile every system call of the kernel is open to whoever takes the server over.",
+		Remedy:     remedyPod,
+		References: []string{"PSS restricted", "CIS Kubernetes 5.7.2", "NSA/CISA: hardening container environments"},
+		live: func(in *Input, live *Live) Outcome {
+			return eachContainer(in, live, func(pod *corev1.PodSecurityContext, c *podContainer) string {
+				profile := c.context().SeccompProfile
+				if profile == nil {
+					profile = pod.SeccompProfile
+				}
+				return unless(profile != nil && (profile.Type == corev1.SeccompProfileTypeRuntimeDefault || profile.Type == corev1.SeccompProfileTypeLocalhost),
+					"no seccomp profile filters its system calls")
+			})
+		},
+	},
+	{
+		ID: "POD-07", Title: "The pods hold no credential for the API server", Severity: v1alpha1.SeverityHigh, Reads: "live pods",
+		Rationale:  "An MCP server runs what a model asks for; a token in its pod lets that reach the cluster's API.",
+		Remedy:     remedyPod,
+		References: []string{"OWASP MCP01:2025", "CoSAI MCP-T1", "CIS Kubernetes 5.1.6", "NSA/CISA: protecting Pod service account tokens"},
+		live:       noToken,
+	},
+	{
+		ID: "POD-08", Title: "The environment does not list the namespace's Services", Severity: v1alpha1.SeverityLow, Reads: "live pods",
+		Rationale:  "Service links tell whoever takes the server over what else there is to attack, and where.",
+		Remedy:     remedyPod,
+		References: []string{"OWASP MCP10:2025", "CoSAI MCP-T5"},
+		live: func(in *Input, live *Live) Outcome {
+			return eachPod(in, live, func(out *Outcome, pod *corev1.Pod) {
+				if !isFalse(pod.Spec.EnableServiceLinks) {
+					out.fail("pod %s gets the addresses of Services in its environment (enableServiceLinks is not false): %s", pod.Name, replacePod)
+				}
+			})
+		},
+	},
+	{
+		ID: "POD-09", Title: "The pods use no namespace or port of their node, and their containers none of each other's", Severity: v1alpha1.SeverityCritical, Reads: "live pods",
+		Rationale:  "In the node's network no NetworkPolicy applies; in its process or IPC namespace a server can read and end what is not its own.",
+		Remedy:     remedyPod,
+		References: []string{"PSS baseline", "OWASP MCP02:2025", "CoSAI MCP-T8", "CIS Kubernetes 5.2.3", "CIS Kubernetes 5.2.4", "CIS Kubernetes 5.2.5", "CIS Kubernetes 5.2.13"},
+		live:       noHostNamespaces,
+	},
+	{
+		ID: "POD-10", Title: "The pods mount what is planned and nothing else", Severity: v1alpha1.SeverityCritical, Reads: "live pods; Deployment",
+		Rationale:  "A path of the node, a Secret of somebody else or a device in a server's pod is one that the server can read or change.",
+		Remedy:     remedyPod,
+		References: []string{"PSS restricted", "OWASP MCP10:2025", "CoSAI MCP-T9", "CIS Kubernetes 5.2.12"},
+		live:       onlyPlannedVolumes,
+	},
+	{
+		ID: "POD-11", Title: "CPU, memory and storage are bounded", Severity: v1alpha1.SeverityMedium, Reads: "live pods",
+		Rationale:  "A server without limits can take its node down, and with it every other pod there.",
+		Remedy:     remedyPod,
+		References: []string{"CoSAI MCP-T10", "NSA/CISA: resource policies"},
+		live:       resourcesBounded,
+	},
+	{
+		ID: "POD-12", Title: "No sysctl, proc mount, AppArmor or SELinux setting lowers the floor", Severity: v1alpha1.SeverityHigh, Reads: "live pods",
+		Rationale:  "Each of these opens a part of the kernel that a container is shut out of by default.",
+		Remedy:     remedyPod,
+		References: []string{"PSS baseline", "CIS Kubernetes 5.2.11", "CIS Kubernetes 5.7.3", "NSA/CISA: hardening container environments"},
+		live:       noOverrides,
+	},
+	{
+		ID: "POD-13", Title: "Every pod is one of the server's Deployment", Severity: v1alpha1.SeverityHigh, Reads: "live pods",
+		Rationale:  "A pod that carries the server's labels gets its requests and its way out, whatever it runs.",
+		Remedy:     "Delete the pod, and see who may create pods in the namespace.",
+		References: []string{"OWASP MCP09:2025", "CoSAI MCP-T11", "CIS Kubernetes 5.1.4"},
+		live: func(in *Input, live *Live) Outcome {
+			return eachPod(in, live, func(out *Outcome, pod *corev1.Pod) {
+				if isLabelled(in.Server, pod) && !isChild(in.Server, pod) {
+					out.fail("pod %s carries the server's labels and is not of its Deployment: delete it, and see who made it", pod.Name)
+				}
+			})
+		},
+	},
+	{
+		ID: "POD-14", Title: "Nothing else runs under the server's account", Severity: v1alpha1.SeverityHigh, Reads: "live pods",
+		Rationale:  "A pod of the server that lost its labels is one that no NetworkPolicy of the server's selects; another pod has no business with its account.",
+		Remedy:     "Delete the pod, or give it an account of its own.",
+		References: []string{"OWASP MCP09:2025", "CoSAI MCP-T1", "NSA/CISA: authentication and authorization"},
+		live: func(in *Input, live *Live) Outcome {
+			return eachPod(in, live, func(out *Outcome, pod *corev1.Pod) {
+				if !isLabelled(in.Server, pod) {
+					out.fail("pod %s runs under the server's account and does not carry its labels, so that its NetworkPolicy does not apply: delete it, or give it another account", pod.Name)
+				}
+			})
+		},
+	},
+	{
+		ID: "POD-15", Title: "Pods run in a user namespace where policy demands it", Severity: v1alpha1.SeverityMedium, Reads: "spec.filesystem.data; live pods; policies", Enforced: true,
+		Rationale:  "In a user namespace the pod's users mean nothing on the node, so that who breaks out is nobody there.",
+		Remedy:     "Run the server on nodes that support user namespaces, and mount ConfigMaps instead of claims: with a claim the operator gives none.",
+		References: []string{"OWASP MCP02:2025", "CoSAI MCP-T9", "NSA/CISA: non-root containers"},
+		declared:   canHaveUserNamespace,
+		live: func(in *Input, live *Live) Outcome {
+			return eachPodUnderPolicy(in, live, func(p *v1alpha1.MCPPolicySpec, pod *corev1.Pod) string {
+				return unless(p.Pods == nil || !p.Pods.RequireUserNamespace || isFalse(pod.Spec.HostUsers),
+					"does not run in a user namespace: see that every node that it may run on supports them, then change the spec or restart the rollout")
+			})
+		},
+	},
+	{
+		ID: "POD-16", Title: "The runtime class is one that policy allows", Severity: v1alpha1.SeverityMedium, Reads: "spec.scheduling.runtimeClassName; live pods; policies", Enforced: true,
+		Rationale:  "A sandboxed runtime keeps the node's kernel out of reach of a server that runs untrusted code.",
+		Remedy:     "Set spec.scheduling.runtimeClassName to one of pods.allowedRuntimeClassNames.",
+		References: []string{"OWASP MCP05:2025", "CoSAI MCP-T9", "NSA/CISA: hardening container environments"},
+		declared: func(in *Input) Outcome {
+			return eachPolicy(in, func(p *v1alpha1.MCPPolicySpec) ([]Violation, bool) {
+				wrong := runtimeClassProblem(p, runtimeClassOf(in.Server))
+				return violation("spec.scheduling.runtimeClassName", wrong), p.Pods != nil && len(p.Pods.AllowedRuntimeClassNames) > 0
+			})
+		},
+		live: func(in *Input, live *Live) Outcome {
+			return eachPodUnderPolicy(in, live, func(p *v1alpha1.MCPPolicySpec, pod *corev1.Pod) string {
+				name := ""
+				if pod.Spec.RuntimeClassName != nil {
+					name = *pod.Spec.RuntimeClassName
+				}
+				return runtimeClassProblem(p, name)
+			})
+		},
+	},
+	{
+		ID: "POD-17", Title: "The limits are within those of policy", Severity: v1alpha1.SeverityMedium, Reads: "spec.resources; live pods; policies", Enforced: true,
+		Rationale:  "Limits that are too great let one server use up what was meant for all.",
+		Remedy:     "Lower spec.resources.limits to what pods.maxResources allows; what is left out has a default.",
+		References: []string{"CoSAI MCP-T10", "NSA/CISA: resource policies"},
+		declared: func(in *Input) Outcome {
+			limits := plan.EffectiveResources(&in.Server.Spec).Limits
+			return eachPolicy(in, func(p *v1alpha1.MCPPolicySpec) ([]Violation, bool) {
+				var out Outcome
+				for _, r := range exceeding(p, limits.CPU, limits.Memory, limits.EphemeralStorage) {
+					out.blame("spec.resources.limits."+r.name, "%s is more than pods.maxResources allows (%s): lower it", r.have, r.most)
+				}
+				return out.Violations, p.Pods != nil && p.Pods.MaxResources != nil
+			})
+		},
+		live: func(in *Input, live *Live) Outcome {
+			return eachPodUnderPolicy(in, live, func(p *v1alpha1.MCPPolicySpec, pod *corev1.Pod) string {
+				limits := serverContainer(&pod.Spec).Resources.Limits
+				for _, r := range exceeding(p, limits.Cpu(), limits.Memory(), limits.StorageEphemeral()) {
+					return fmt.Sprintf("has a limit of %s for %s, which is more than pods.maxResources allows (%s): %s", r.have, r.name, r.most, replacePod)
+				}
+				return ""
+			})
+		},
+	},
+	{
+		ID: "POD-18", Title: "The server's process is the declared one", Severity: v1alpha1.SeverityHigh, Reads: "live pods; Deployment",
+		Rationale:  "A changed command, hook or variable (LD_PRELOAD, NODE_OPTIONS) runs other code in an image that is trusted.",
+		Remedy:     remedyPod,
+		References: []string{"OWASP MCP05:2025", "CoSAI MCP-T6", "CoSAI MCP-T11"},
+		live:       declaredProcess,
+	},
+}
+
+func isTrue(b *bool) bool  { return b != nil && *b }
+func isFalse(b *bool) bool { return b != nil && !*b }
+
+// unless says what is wrong where something does not hold.
+func unless(holds bool, wrong string) string {
+	if holds {
+		return ""
+	}
+	return wrong
+}
+
+func violation(field, wrong string) []Violation {
+	if wrong == "" {
+		return nil
+	}
+	return []Violation{{Field: field, Message: wrong}}
+}
+
+// onlyPlannedContainers knows the server's container and the probe of isolation. A pod of the revision before may
+// have the probe where the plan has none any more.
+func onlyPlannedContainers(in *Input, live *Live) Outcome {
+	probed := in.Plan != nil && in.Plan.ProbeImage != "" || live.Deployment != nil && hasProbe(&live.Deployment.Spec.Template.Spec)
+	return eachPod(in, live, func(out *Outcome, pod *corev1.Pod) {
+		for _, c := range containersOf(pod) {
+			switch isProbe := c.kind == kindInit && c.Name == probe.InitContainerName; {
+			case c.kind == kindContainer && c.Name == plan.ContainerName, isProbe && probed:
+			case isProbe && !isSettled(live):
+				out.unsure("pod %s has the init container %s, which is not planned any more: it may be of the revision before", pod.Name, c.Name)
+			default:
+				out.fail("pod %s, %s: it is not planned: %s", pod.Name, &c, replacePod)
+			}
+		}
+	})
+}
+
+func hasProbe(spec *corev1.PodSpec) bool {
+	return slices.ContainsFunc(spec.InitContainers, func(c corev1.Container) bool { return c.Name == probe.InitContainerName })
+}
+
+// eachContainersUser excuses nobody because of a user namespace.
+func eachContainersUser(in *Input, live *Live) Outcome {
+	out := eachContainer(in, live, func(pod *corev1.PodSecurityContext, c *podContainer) string {
+		own := c.context()
+		user, group, nonRoot := either(own.RunAsUser, pod.RunAsUser), either(own.RunAsGroup, pod.RunAsGroup), either(own.RunAsNonRoot, pod.RunAsNonRoot)
+		switch {
+		case user == nil:
+			return "its user is left to the image (no runAsUser)"
+		case *user == 0:
+			return "it runs as root (runAsUser 0)"
+		case group == nil || *group == 0:
+			return "it runs in root's group, or the one that the image names"
+		case !isTrue(nonRoot):
+			return "nothing keeps it from running as root (runAsNonRoot is not true)"
+		}
+		return ""
+	})
+	if live.Pods.Unknown == "" {
+		for _, pod := range running(live) {
+			context := contextOf(pod)
+			if slices.Contains(context.SupplementalGroups, 0) || context.FSGroup != nil && *context.FSGroup == 0 {
+				out.fail("pod %s has root's group (supplementalGroups or fsGroup 0): %s", pod.Name, replacePod)
+			}
+		}
+	}
+	return out
+}
+
+func either[T any](first, second *T) *T {
+	if first != nil {
+		return first
+	}
+	return second
+}
+
+func noToken(in *Input, live *Live) Outcome {
+	return eachPod(in, live, func(out *Outcome, pod *corev1.Pod) {
+		if !isFalse(pod.Spec.AutomountServiceAccountToken) {
+			out.fail("pod %s is given a token of its account (automountServiceAccountToken is not false): %s", pod.Name, replacePod)
+		}
+		for _, v := range pod.Spec.Volumes {
+			if v.Projected != nil && slices.ContainsFunc(v.Projected.Sources, func(s corev1.VolumeProjection) bool {
+				return s.ServiceAccountToken != nil || s.PodCertificate != nil
+			}) {
+				out.fail("pod %s: volume %s holds a token or a certificate of its account: %s", pod.Name, v.Name, replacePod)
+			}
+		}
+	})
+}
+
+func noHostNamespaces(in *Input, live *Live) Outcome {
+	return eachPod(in, live, func(out *Outcome, pod *corev1.Pod) {
+		for _, n := range []struct {
+			field string
+			used  bool
+		}{
+			{"hostNetwork", pod.Spec.HostNetwork}, {"hostPID", pod.Spec.HostPID}, {"hostIPC", pod.Spec.HostIPC},
+			{"shareProcessNamespace", isTrue(pod.Spec.ShareProcessNamespace)},
+		} {
+			if n.used {
+				out.fail("pod %s has %s: %s", pod.Name, n.field, replacePod)
+			}
+		}
+		for _, c := range containersOf(pod) {
+			if slices.ContainsFunc(c.Ports, func(p corev1.ContainerPort) bool { return p.HostPort != 0 }) {
+				out.fail("pod %s, %s: it takes a port of its node (hostPort): %s", pod.Name, &c, replacePod)
+			}
+		}
+	})
+}
+
+// onlyPlannedVolumes refuses kinds of volumes that no plan has whatever the revision, and compares the rest with the
+// template.
+func onlyPlannedVolumes(in *Input, live *Live) Outcome {
+	out := asTemplate(in, live, func(pod *corev1.Pod, template *corev1.PodSpec) []string {
+		var wrong []string
+		for _, v := range pod.Spec.Volumes {
+			if isPlannedKind(&v) && !slices.ContainsFunc(template.Volumes, func(t corev1.Volume) bool { return equality.Semantic.DeepEqual(t, v) }) {
+				wrong = append(wrong, "volume "+v.Name+" is not as planned")
+			}
+		}
+		if !equality.Semantic.DeepEqual(serverContainer(&pod.Spec).VolumeMounts, serverContainer(template).VolumeMounts) {
+			wrong = append(wrong, "the mounts of container "+plan.ContainerName+" are not as planned")
+		}
+		return wrong
+	})
+	if live.Pods.Unknown != "" {
+		return out
+	}
+	for _, pod := range running(live) {
+		for _, v := range pod.Spec.Volumes {
+			if !isPlannedKind(&v) {
+				out.fail("pod %s: volume %s is of a kind that no server has: %s", pod.Name, v.Name, replacePod)
+			}
+		}
+		if len(pod.Spec.ResourceClaims) > 0 || slices.ContainsFunc(containersOf(pod), func(c podContainer) bool { return len(c.VolumeDevices) > 0 }) {
+			out.fail("pod %s is given a device: %s", pod.Name, replacePod)
+		}
+	}
+	return out
+}
+
+// isPlannedKind tells the kinds of volumes that a plan may have: empty folders, claims, ConfigMaps and files of Secrets.
+func isPlannedKind(v *corev1.Volume) bool {
+	if v.Projected != nil {
+		return !slices.ContainsFunc(v.Projected.Sources, func(s corev1.VolumeProjection) bool {
+			return !equality.Semantic.DeepEqual(s, corev1.VolumeProjection{Secret: s.Secret})
+		})
+	}
+	return v.EmptyDir != nil || v.PersistentVolumeClaim != nil || v.ConfigMap != nil
+}
+
+func resourcesBounded(in *Input, live *Live) Outcome {
+	return eachPod(in, live, func(out *Outcome, pod *corev1.Pod) {
+		for _, c := range containersOf(pod) {
+			if c.kind == kindEphemeral {
+				continue // it can have none, and none is planned
+			}
+			for _, name := range []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory, corev1.ResourceEphemeralStorage} {
+				if limit, ok := c.Resources.Limits[name]; !ok || limit.Sign() <= 0 {
+					out.fail("pod %s, %s: it has no limit for %s: %s", pod.Name, &c, name, replacePod)
+				}
+			}
+		}
+		for _, v := range pod.Spec.Volumes {
+			if v.EmptyDir != nil && (v.EmptyDir.SizeLimit == nil || v.EmptyDir.SizeLimit.Sign() <= 0) {
+				out.fail("pod %s: volume %s has no sizeLimit: %s", pod.Name, v.Name, replacePod)
+			}
+		}
+	})
+}
+
+// lowPortSysctl lets a server without capabilities listen on a port below 1024, in its own network.
+const lowPortSysctl = "net.ipv4.ip_unprivileged_port_start"
+
+// selinuxTypes are those that the Pod Security Standards allow.
+var selinuxTypes = []string{"", "container_t", "container_init_t", "container_kvm_t", "container_engine_t"}
+
+func noOverrides(in *Input, live *Live) Outcome {
+	out := eachContainer(in, live, func(pod *corev1.PodSecurityContext, c *podContainer) string {
+		context := c.context()
+		switch windows := either(context.WindowsOptions, pod.WindowsOptions); {
+		case context.ProcMount != nil && *context.ProcMount != corev1.DefaultProcMount:
+			return "its /proc is not masked (procMount)"
+		case isUnconfined(either(context.AppArmorProfile, pod.AppArmorProfile)):
+			return "AppArmor does not confine it"
+		case !isUsualSELinux(either(context.SELinuxOptions, pod.SELinuxOptions)):
+			return "it has SELinux options that the Pod Security Standards forbid"
+		case windows != nil && isTrue(windows.HostProcess):
+			return "it is a process of its node (hostProcess)"
+		}
+		return ""
+	})
+	if live.Pods.Unknown == "" {
+		for _, pod := range running(live) {
+			for _, s := range contextOf(pod).Sysctls {
+				if s.Name != lowPortSysctl {
+					out.fail("pod %s sets the sysctl %s: %s", pod.Name, s.Name, replacePod)
+				}
+			}
+		}
+	}
+	return out
+}
+
+func isUnconfined(profile *corev1.AppArmorProfile) bool {
+	return profile != nil && profile.Type == corev1.AppArmorProfileTypeUnconfined
+}
+
+func isUsualSELinux(options *corev1.SELinuxOptions) bool {
+	return options == nil || options.User == "" && options.Role == "" && slices.Contains(selinuxTypes, options.Type)
+}
+
+// canHaveUserNamespace finds what keeps the operator from giving one whatever the nodes support.
+func canHaveUserNamespace(in *Input) Outcome {
+	return eachPolicy(in, func(p *v1alpha1.MCPPolicySpec) ([]Violation, bool) {
+		if p.Pods == nil || !p.Pods.RequireUserNamespace {
+			return nil, false
+		}
+		var out Outcome
+		if files := in.Server.Spec.Filesystem; files != nil {
+			for i := range files.Data {
+				if files.Data[i].ClaimName != "" {
+					out.blame(fmt.Sprintf("spec.filesystem.data[%d].claimName", i), "a pod that mounts a claim gets no user namespace, which pods.requireUserNamespace demands: mount a ConfigMap, or have the server exempted")
+				}
+			}
+		}
+		return out.Violations, true
+	})
+}
+
+// eachPodUnderPolicy asks of every pod that runs and every policy what is wrong.
+func eachPodUnderPolicy(in *Input, live *Live, ask func(*v1alpha1.MCPPolicySpec, *corev1.Pod) string) Outcome {
+	return eachPod(in, live, func(out *Outcome, pod *corev1.Pod) {
+		for i := range in.Policies {
+			if wrong := ask(&in.Policies[i].Spec, pod); wrong != "" {
+				out.Violations = append(out.Violations, Violation{Policy: in.Policies[i].Name, Message: "pod " + pod.Name + " " + wrong})
+			}
+		}
+	})
+}
+
+func runtimeClassOf(server *v1alpha1.MCPServer) string {
+	if server.Spec.Scheduling == nil {
+		return ""
+	}
+	return string(server.Spec.Scheduling.RuntimeClassName)
+}
+
+func runtimeClassProblem(p *v1alpha1.MCPPolicySpec, name string) string {
+	if p.Pods == nil || len(p.Pods.AllowedRuntimeClassNames) == 0 || slices.Contains(p.Pods.AllowedRuntimeClassNames, v1alpha1.ObjectName(name)) {
+		return ""
+	}
+	return fmt.Sprintf("runtime class %q is not among pods.allowedRuntimeClassNames: choose one of those", name)
+}
+
+// excess is a limit that is greater than allowed.
+type excess struct {
+	name       string
+	have, most *resource.Quantity
+}
+
+func exceeding(p *v1alpha1.MCPPolicySpec, cpu, memory, storage *resource.Quantity) []excess {
+	if p.Pods == nil || p.Pods.MaxResources == nil {
+		return nil
+	}
+	most := p.Pods.MaxResources
+	return slices.DeleteFunc([]excess{{"cpu", cpu, most.CPU}, {"memory", memory, most.Memory}, {"ephemeral-storage", storage, most.EphemeralStorage}},
+		func(e excess) bool {
+			return e.most == nil || e.have != nil && e.have.Sign() > 0 && e.have.Cmp(*e.most) <= 0
+		})
+}
+
+// declaredProcess compares what a container runs with the template; of variables the names, and where their values
+// are from.
+func declaredProcess(in *Input, live *Live) Outcome {
+	return asTemplate(in, live, func(pod *corev1.Pod, template *corev1.PodSpec) []string {
+		have, want := serverContainer(&pod.Spec), serverContainer(template)
+		var wrong []string
+		if !slices.Equal(have.Command, want.Command) || !slices.Equal(have.Args, want.Args) || have.WorkingDir != want.WorkingDir {
+			wrong = append(wrong, "command, args or working directory are not the declared ones")
+		}
+		if !equality.Semantic.DeepEqual(have.Lifecycle, want.Lifecycle) {
+			wrong = append(wrong, "its lifecycle hooks are not the planned ones")
+		}
+		if have.Stdin || have.TTY {
+			wrong = append(wrong, "it takes input from who attaches to it (stdin, tty)")
+		}
+		if !maps.EqualFunc(sourcesOf(have), sourcesOf(want), func(a, b *corev1.EnvVarSource) bool { return equality.Semantic.DeepEqual(a, b) }) || len(have.EnvFrom) > 0 {
+			wrong = append(wrong, "its variables are not the declared ones")
+		}
+		return wrong
+	})
+}
+
+func sourcesOf(c *corev1.Container) map[string]*corev1.EnvVarSource {
+	out := make(map[string]*corev1.EnvVarSource, len(c.Env))
+	for i := range c.Env {
+		out[c.Env[i].Name] = c.Env[i].ValueFrom
+	}
+	return out
+}

@@ -87,7 +87,7 @@ func TestEffectiveResources(t *testing.T) {
 					{Path: "/tmp", SizeLimit: amount("16Mi")}, {Path: "/cache", SizeLimit: amount(tc.disk)},
 				}}
 			}
-			r := effectiveResources(spec)
+			r := EffectiveResources(spec)
 			got := strings.Join([]string{
 				r.Requests.CPU.String() + "/" + r.Limits.CPU.String(),
 				r.Requests.Memory.String() + "/" + r.Limits.Memory.String(),

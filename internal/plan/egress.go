@@ -45,6 +45,10 @@ var neverReachable = []netip.Prefix{
 	netip.MustParsePrefix("fd00:c1::a9fe:a9fe/128"), // Oracle Cloud
 }
 
+// NeverReachable are the ranges that no cidr rule opens whatever the cluster: loopback, link-local, multicast and cloud
+// metadata, those of IPv4 behind NAT64 as well.
+func NeverReachable() []netip.Prefix { return closedNets(Facts{}) }
+
 // nat64 is the well-known prefix behind which a gateway reaches all of IPv4 (RFC 6052).
 var nat64 = netip.MustParsePrefix("64:ff9b::/96")
 
@@ -177,7 +181,7 @@ func closedNets(facts Facts) []netip.Prefix {
 	out := slices.Concat(neverReachable, clusterNets(facts))
 	for _, net := range out {
 		if net.Addr().Is4() {
-			out = append(out, behindNAT64(net))
+			out = append(out, BehindNAT64(net))
 		}
 	}
 	return out
@@ -210,8 +214,8 @@ func unmapped(net netip.Prefix) netip.Prefix {
 	return net
 }
 
-// behindNAT64 is where a gateway shows a range of IPv4.
-func behindNAT64(net netip.Prefix) netip.Prefix {
+// BehindNAT64 is where a gateway shows a range of IPv4 (RFC 6052).
+func BehindNAT64(net netip.Prefix) netip.Prefix {
 	raw, v4 := nat64.Addr().As16(), net.Addr().As4()
 	copy(raw[nat64.Bits()/8:], v4[:])
 	return netip.PrefixFrom(netip.AddrFrom16(raw), nat64.Bits()+net.Bits())

@@ -143,7 +143,7 @@ type Object struct {
 // is wrong with a spec that is not rolled out must not keep a suspect open.
 func Build(in Input) (*Plan, field.ErrorList) {
 	spec := &in.Server.Spec
-	resources := effectiveResources(spec)
+	resources := EffectiveResources(spec)
 	egress, pending, errs := planEgress(in.Server, in.Facts)
 	errs = append(errs, validate(spec, resources)...)
 	if len(errs) > 0 && in.Server.Spec.DesiredState != v1alpha1.StateQuarantined {

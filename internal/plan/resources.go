@@ -14,9 +14,9 @@ const (
 	defaultSizeLimit = "64Mi"
 )
 
-// effectiveResources are the requests and limits of the server's container: what the spec says, and
+// EffectiveResources are the requests and limits of the server's container: what the spec says, and
 // defaults for the rest, moved so that no request is above its limit.
-func effectiveResources(spec *v1alpha1.MCPServerSpec) v1alpha1.ResourceRequirements {
+func EffectiveResources(spec *v1alpha1.MCPServerSpec) v1alpha1.ResourceRequirements {
 	var asked v1alpha1.ResourceRequirements
 	if spec.Resources != nil {
 		asked = *spec.Resources
