@@ -8,6 +8,7 @@ import (
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
 
 	"github.com/mcpwarden/mcp-warden/controllers"
@@ -17,12 +18,17 @@ import (
 // serveCilium has the API server serve Cilium's kind of policy until the test ends.
 func serveCilium(t *testing.T) {
 	t.Helper()
-	gvk := plan.CiliumNetworkPolicyKind
+	serve(t, apiextensionsv1.NamespaceScoped, plan.CiliumNetworkPolicyKind, "ciliumnetworkpolicies")
+}
+
+// serve has the API server serve a kind that is not ours until the test ends.
+func serve(t *testing.T, scope apiextensionsv1.ResourceScope, gvk schema.GroupVersionKind, plural string) {
+	t.Helper()
 	crd := &apiextensionsv1.CustomResourceDefinition{
-		ObjectMeta: metav1.ObjectMeta{Name: "ciliumnetworkpolicies." + gvk.Group},
+		ObjectMeta: metav1.ObjectMeta{Name: plural + "." + gvk.Group, Annotations: map[string]string{"api-approved.kubernetes.io": "unapproved, for a test"}},
 		Spec: apiextensionsv1.CustomResourceDefinitionSpec{
-			Group: gvk.Group, Scope: apiextensionsv1.NamespaceScoped,
-			Names: apiextensionsv1.CustomResourceDefinitionNames{Kind: gvk.Kind, ListKind: gvk.Kind + "List", Plural: "ciliumnetworkpolicies", Singular: "ciliumnetworkpolicy"},
+			Group: gvk.Group, Scope: scope,
+			Names: apiextensionsv1.CustomResourceDefinitionNames{Kind: gvk.Kind, ListKind: gvk.Kind + "List", Plural: plural, Singular: strings.ToLower(gvk.Kind)},
 			Versions: []apiextensionsv1.CustomResourceDefinitionVersion{{Name: gvk.Version, Served: true, Storage: true,
 				Schema: &apiextensionsv1.CustomResourceValidation{OpenAPIV3Schema: &apiextensionsv1.JSONSchemaProps{
 					Type: "object", XPreserveUnknownFields: new(true)}}}},

@@ -156,6 +156,7 @@ func TestLimitedToNamespaces(t *testing.T) {
 		"create secrets " + operatorNamespace, "get secrets " + operatorNamespace, // the key of the digests
 		"list configmaps " + operatorNamespace, "list endpointslices default", "list nodes ", "list pods " + operatorNamespace,
 		"list services default", "list services kube-system", "list services " + operatorNamespace,
+		"get namespaces ", "list clusterrolebindings ", "list mcppolicies ", "list namespaces ", "watch clusterrolebindings ", "watch mcppolicies ", "watch namespaces ",
 		"watch configmaps " + operatorNamespace, "watch endpointslices default", "watch nodes ", "watch pods " + operatorNamespace,
 		"watch services default", "watch services kube-system", "watch services " + operatorNamespace,
 	}

@@ -128,7 +128,12 @@ func startOperatorAs(account string, namespaces ...string) (*operator, error) {
 const componentImage = "registry.example/mcp-warden:v1"
 
 func startOperatorWith(account string, change func(*controllers.Options)) (*operator, error) {
-	o := &operator{recorder: &recorder{}, done: make(chan error, 1)}
+	return startOperatorBehind(&recorder{}, account, change)
+}
+
+// startOperatorBehind starts one whose requests a recorder records, or answers, from the first on.
+func startOperatorBehind(r *recorder, account string, change func(*controllers.Options)) (*operator, error) {
+	o := &operator{recorder: r, done: make(chan error, 1)}
 	recorders = append(recorders, o.recorder)
 	c := as(account, cluster.Config)
 	c.Wrap(o.wrap)
