@@ -47,8 +47,10 @@ func repositoryOf(image string) string {
 	switch {
 	case !hasFolder:
 		return "docker.io/library/" + name
-	case !strings.ContainsAny(first, ".:") && first != "localhost":
-		return "docker.io/" + name
+	case !strings.ContainsAny(first, ".:") && strings.ToLower(first) == first && first != "localhost":
+		return "docker.io/" + name // a name in capitals can only be that of a registry
+	case first == "index.docker.io":
+		return strings.TrimPrefix(name, "index.")
 	}
-	return strings.TrimPrefix(name, "index.") // index.docker.io is docker.io
+	return name
 }
