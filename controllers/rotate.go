@@ -407,8 +407,11 @@ func (r *MCPServerReconciler) remove(ctx context.Context, server *v1alpha1.MCPSe
 
 // collect removes the snapshots and files that nothing needs any more.
 func (r *MCPServerReconciler) collect(ctx context.Context, server *v1alpha1.MCPServer, obs *observation, d *decision) error {
-	if d == nil || server.Spec.DesiredState == v1alpha1.StateQuarantined {
+	if d == nil {
 		return nil
+	}
+	if server.Spec.DesiredState == v1alpha1.StateQuarantined {
+		return r.withdraw(ctx, server, d)
 	}
 	settled := obs.deployment != nil && status.Rollout(obs.deployment, obs.pods) == rotation.Complete
 	sets := &metav1.PartialObjectMetadataList{}
@@ -434,6 +437,23 @@ func (r *MCPServerReconciler) collect(ctx context.Context, server *v1alpha1.MCPS
 		_, isFiles := held.meta.Labels[plan.LabelFiles]
 		old := isSnapshot || isFiles && settled
 		if !old || needed[name] || !plan.IsOwnedBy(held.meta, server) {
+			continue
+		}
+		if err := r.remove(ctx, server, plan.Object{Kind: "Secret", Name: name, Namespace: server.Namespace}, held.meta); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// withdraw removes every copy of a value that was made for a server under quarantine. Its processes keep what they
+// read; no pod and no container can be started with it any more. The copies are made again from their sources
+// when the server is released.
+func (r *MCPServerReconciler) withdraw(ctx context.Context, server *v1alpha1.MCPServer, d *decision) error {
+	for name, held := range d.seen.snapshots {
+		_, isSnapshot := held.meta.Labels[plan.LabelSnapshot]
+		_, isFiles := held.meta.Labels[plan.LabelFiles]
+		if !isSnapshot && !isFiles || !plan.IsOwnedBy(held.meta, server) {
 			continue
 		}
 		if err := r.remove(ctx, server, plan.Object{Kind: "Secret", Name: name, Namespace: server.Namespace}, held.meta); err != nil {

@@ -165,9 +165,60 @@ type MCPServerStatus struct {
 	// +optional
 	Resources *ResourceRequirements `json:"resources,omitempty"`
 
+	// quarantine is what was found when the server was cut off; left out where it is not.
+	// +optional
+	Quarantine *QuarantineStatus `json:"quarantine,omitempty"`
+
 	// compliance is the verdict over the server, control by control.
 	// +optional
 	Compliance *ComplianceStatus `json:"compliance,omitempty"`
+}
+
+// QuarantineStatus is the evidence of a quarantine, kept until the server is released.
+type QuarantineStatus struct {
+	// since is when the operator cut the server off.
+	// +required
+	Since metav1.Time `json:"since"`
+
+	// pods are those that were there when the server was cut off, or came later, and are told of even when they are gone.
+	// +optional
+	// +listType=map
+	// +listMapKey=name
+	// +kubebuilder:validation:MaxItems=100
+	Pods []QuarantinedPod `json:"pods,omitempty"`
+}
+
+// QuarantinedPod is a pod of a server under quarantine, as it was when it was first seen there.
+type QuarantinedPod struct {
+	// name of the pod.
+	// +required
+	// +kubebuilder:validation:MaxLength=253
+	Name string `json:"name"`
+
+	// uid of the pod, by which the kubelet's and the API server's logs name it.
+	// +optional
+	// +kubebuilder:validation:MaxLength=64
+	UID string `json:"uid,omitempty"`
+
+	// node on which it runs.
+	// +optional
+	// +kubebuilder:validation:MaxLength=253
+	Node string `json:"node,omitempty"`
+
+	// imageID is what the node's runtime says that the server's container runs.
+	// +optional
+	// +kubebuilder:validation:MaxLength=512
+	ImageID string `json:"imageID,omitempty"`
+
+	// containerID is the runtime's own name of the server's container, for whoever freezes or copies it.
+	// +optional
+	// +kubebuilder:validation:MaxLength=256
+	ContainerID string `json:"containerID,omitempty"`
+
+	// restarts of the server's container.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	Restarts int32 `json:"restarts,omitempty"`
 }
 
 // ComplianceStatus is the verdict over a server. Controls that do not apply to it are left out.

@@ -142,6 +142,7 @@ func Compute(in Input) v1alpha1.MCPServerStatus {
 	}
 	setIsolation(&out, in)
 	setCompliance(&out, in)
+	setQuarantine(&out, in)
 	return out
 }
 

@@ -84,6 +84,10 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.PodPolicyApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("PreferredSchedulingTerm"):
 		return &apiv1alpha1.PreferredSchedulingTermApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("QuarantinedPod"):
+		return &apiv1alpha1.QuarantinedPodApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("QuarantineStatus"):
+		return &apiv1alpha1.QuarantineStatusApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("ResourceAmounts"):
 		return &apiv1alpha1.ResourceAmountsApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("ResourceRequirements"):

@@ -491,6 +491,9 @@ var schemaYAML = typed.YAMLObject(`types:
           elementType:
             namedType: com.github.mcpwarden.mcp-warden.api.v1alpha1.PodFeature
           elementRelationship: associative
+    - name: quarantine
+      type:
+        namedType: com.github.mcpwarden.mcp-warden.api.v1alpha1.QuarantineStatus
     - name: readyReplicas
       type:
         scalar: numeric
@@ -651,6 +654,41 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: weight
       type:
         scalar: numeric
+- name: com.github.mcpwarden.mcp-warden.api.v1alpha1.QuarantineStatus
+  map:
+    fields:
+    - name: pods
+      type:
+        list:
+          elementType:
+            namedType: com.github.mcpwarden.mcp-warden.api.v1alpha1.QuarantinedPod
+          elementRelationship: associative
+          keys:
+          - name
+    - name: since
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Time
+- name: com.github.mcpwarden.mcp-warden.api.v1alpha1.QuarantinedPod
+  map:
+    fields:
+    - name: containerID
+      type:
+        scalar: string
+    - name: imageID
+      type:
+        scalar: string
+    - name: name
+      type:
+        scalar: string
+    - name: node
+      type:
+        scalar: string
+    - name: restarts
+      type:
+        scalar: numeric
+    - name: uid
+      type:
+        scalar: string
 - name: com.github.mcpwarden.mcp-warden.api.v1alpha1.RepositoryPattern
   scalar: string
 - name: com.github.mcpwarden.mcp-warden.api.v1alpha1.ResourceAmounts

@@ -34,6 +34,8 @@ type MCPServerStatusApplyConfiguration struct {
 	Network *NetworkStatusApplyConfiguration `json:"network,omitempty"`
 	// resources are the requests and limits in force, defaults included.
 	Resources *ResourceRequirementsApplyConfiguration `json:"resources,omitempty"`
+	// quarantine is what was found when the server was cut off; left out where it is not.
+	Quarantine *QuarantineStatusApplyConfiguration `json:"quarantine,omitempty"`
 	// compliance is the verdict over the server, control by control.
 	Compliance *ComplianceStatusApplyConfiguration `json:"compliance,omitempty"`
 }
@@ -128,6 +130,14 @@ func (b *MCPServerStatusApplyConfiguration) WithNetwork(value *NetworkStatusAppl
 // If called multiple times, the Resources field is set to the value of the last call.
 func (b *MCPServerStatusApplyConfiguration) WithResources(value *ResourceRequirementsApplyConfiguration) *MCPServerStatusApplyConfiguration {
 	b.Resources = value
+	return b
+}
+
+// WithQuarantine sets the Quarantine field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Quarantine field is set to the value of the last call.
+func (b *MCPServerStatusApplyConfiguration) WithQuarantine(value *QuarantineStatusApplyConfiguration) *MCPServerStatusApplyConfiguration {
+	b.Quarantine = value
 	return b
 }
 
