@@ -15,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/mcpwarden/mcp-warden/api/v1alpha1"
@@ -42,8 +43,14 @@ func (r *MCPServerReconciler) live(ctx context.Context, server *v1alpha1.MCPServ
 		out.Deployment, out.Pods.Value = obs.deployment, obs.pods
 	}
 	around, namespace := r.surroundings, client.InNamespace(server.Namespace)
-	if why := around.unread(kindPod); why != "" {
+	strangers := &corev1.PodList{}
+	if why := around.list(ctx, kindPod, strangers, namespace); why != "" {
 		out.Pods.Unknown = why
+	}
+	for i := range strangers.Items {
+		if strangers.Items[i].Spec.ServiceAccountName == server.Name {
+			out.Pods.Value = append(slices.Clip(out.Pods.Value), strangers.Items[i])
+		}
 	}
 	r.liveNetworkPolicies(ctx, server.Namespace, out)
 	services := &corev1.ServiceList{}
@@ -221,14 +228,14 @@ func collectBackends(in any, namespace string, out map[string][]string) {
 	}
 }
 
-func namespacesOfRoute(o client.Object) []string {
+func namespacesOfRoute(o client.Object) []types.NamespacedName {
 	route, ok := o.(*unstructured.Unstructured)
 	if !ok {
-		return []string{""}
+		return []types.NamespacedName{{}}
 	}
-	out := []string{route.GetNamespace()}
+	var out []types.NamespacedName
 	for namespace := range backendsOf(route) {
-		out = append(out, namespace)
+		out = append(out, types.NamespacedName{Namespace: namespace})
 	}
 	return out
 }
@@ -335,7 +342,7 @@ func secretsVerdict(in status.Input) compliance.SecretsVerdict {
 	v := in.Secrets.Verdict
 	out := compliance.SecretsVerdict{Status: string(v.Status), Reason: v.Reason, Message: v.Message}
 	if in.Secrets.Status != nil {
-		out.Sources = in.Secrets.Status.Sources
+		out.Sources, out.Desired, out.Deployed = in.Secrets.Status.Sources, in.Secrets.Status.DesiredDigest, in.Secrets.Status.DeployedDigest
 	}
 	return out
 }

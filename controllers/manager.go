@@ -37,6 +37,7 @@ import (
 	ctrlsource "sigs.k8s.io/controller-runtime/pkg/source"
 
 	"github.com/mcpwarden/mcp-warden/api/v1alpha1"
+	"github.com/mcpwarden/mcp-warden/internal/compliance"
 	"github.com/mcpwarden/mcp-warden/internal/plan"
 	"github.com/mcpwarden/mcp-warden/internal/probe"
 )
@@ -190,30 +191,13 @@ func transformPod(in any) (any, error) {
 	if !ok {
 		return in, nil
 	}
-	maps.DeleteFunc(pod.Annotations, func(key, _ string) bool { return key != annotationNudged })
+	nudged, isNudged := pod.Annotations[annotationNudged]
+	compliance.TrimPod(pod)
+	if isNudged {
+		metav1.SetMetaDataAnnotation(&pod.ObjectMeta, annotationNudged, nudged)
+	}
 	pod.ManagedFields = nil
-	dropValues(&pod.Spec)
 	return pod, nil
-}
-
-// dropValues drops what no verdict reads, and the values of variables: nothing that a server is told is kept.
-func dropValues(spec *corev1.PodSpec) {
-	spec.Affinity, spec.Tolerations, spec.TopologySpreadConstraints, spec.NodeSelector, spec.ReadinessGates = nil, nil, nil, nil, nil
-	for i := range spec.InitContainers {
-		dropEnv(spec.InitContainers[i].Env)
-	}
-	for i := range spec.Containers {
-		dropEnv(spec.Containers[i].Env)
-	}
-	for i := range spec.EphemeralContainers {
-		dropEnv(spec.EphemeralContainers[i].Env)
-	}
-}
-
-func dropEnv(env []corev1.EnvVar) {
-	for i := range env {
-		env[i].Value = ""
-	}
 }
 
 // transformSecret keeps what says whose a Secret is. Values never come by a watch: where one asks for

@@ -143,7 +143,7 @@ func contradiction(by map[string]string) string {
 // setUp has one request for all policies.
 func (r *MCPPolicyReconciler) setUp(mgr ctrl.Manager) error {
 	all := []reconcile.Request{{NamespacedName: types.NamespacedName{Name: "all"}}}
-	around := handler.TypedEnqueueRequestsFromMapFunc(func(context.Context, string) []reconcile.Request { return all })
+	around := handler.TypedEnqueueRequestsFromMapFunc(func(context.Context, types.NamespacedName) []reconcile.Request { return all })
 	verdictTurned := predicate.Funcs{UpdateFunc: func(e event.UpdateEvent) bool {
 		before, after := e.ObjectOld.(*v1alpha1.MCPServer), e.ObjectNew.(*v1alpha1.MCPServer)
 		return verdictOf(before) != verdictOf(after)

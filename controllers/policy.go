@@ -88,10 +88,16 @@ func (r *MCPServerReconciler) confirm(ctx context.Context, server *v1alpha1.MCPS
 	return nil
 }
 
-// serversAround answers to a change of what surrounds the servers of a namespace; "" stands for all.
-func (r *MCPServerReconciler) serversAround(ctx context.Context, namespace string) []reconcile.Request {
-	if namespace == "" {
+// serversAround answers to a change of what surrounds servers: one, those of a namespace, or all.
+func (r *MCPServerReconciler) serversAround(ctx context.Context, servers types.NamespacedName) []reconcile.Request {
+	switch {
+	case servers.Namespace == "":
 		return r.serversIn(ctx)
+	case servers.Name == "":
+		return r.serversIn(ctx, client.InNamespace(servers.Namespace))
 	}
-	return r.serversIn(ctx, client.InNamespace(namespace))
+	if err := r.Client.Get(ctx, servers, &v1alpha1.MCPServer{}); err != nil {
+		return nil // most accounts are no server's
+	}
+	return []reconcile.Request{{NamespacedName: servers}}
 }

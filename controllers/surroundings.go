@@ -3,21 +3,24 @@ package controllers
 import (
 	"context"
 	"fmt"
-	"slices"
+	"maps"
 	"strings"
 	"sync"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/selection"
+	"k8s.io/apimachinery/pkg/types"
 	toolscache "k8s.io/client-go/tools/cache"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
@@ -50,8 +53,8 @@ type surrounding struct {
 	optional bool
 	// object is an empty one; nil for a kind that the operator's own cache holds, and that is only checked here.
 	object func(schema.GroupVersionKind) client.Object
-	// concerns names the namespaces whose servers an object may turn the verdict of; "" for all.
-	concerns func(client.Object) []string
+	// concerns names the servers whose verdict an object may turn: one, those of a namespace where there is no name, or all.
+	concerns func(client.Object) []types.NamespacedName
 }
 
 var (
@@ -77,18 +80,22 @@ const groupGateway = "gateway.networking.k8s.io"
 
 // allSurroundings are the kinds that verdicts are computed from.
 func allSurroundings() []surrounding {
-	ownNamespace := func(o client.Object) []string { return []string{o.GetNamespace()} }
-	everywhere := func(client.Object) []string { return []string{""} }
+	ownNamespace := func(o client.Object) []types.NamespacedName {
+		return []types.NamespacedName{{Namespace: o.GetNamespace()}}
+	}
+	everywhere := func(client.Object) []types.NamespacedName { return []types.NamespacedName{{}} }
+	itself := func(o client.Object) []types.NamespacedName { return []types.NamespacedName{{Namespace: o.GetName()}} }
 	out := []surrounding{
 		{kind: kindMCPPolicy, object: typed(&v1alpha1.MCPPolicy{}), concerns: everywhere},
-		{kind: kindNamespace, object: metadataOnly, concerns: func(o client.Object) []string { return []string{o.GetName()} }},
+		{kind: kindNamespace, object: metadataOnly, concerns: itself},
 		{kind: kindNetworkPolicy, object: typed(&networkingv1.NetworkPolicy{}), concerns: ownNamespace},
 		{kind: kindIngress, object: typed(&networkingv1.Ingress{}), concerns: ownNamespace},
 		{kind: kindRoleBinding, object: typed(&rbacv1.RoleBinding{}), concerns: ownNamespace},
 		{kind: kindClusterRoleBinding, object: typed(&rbacv1.ClusterRoleBinding{}), concerns: everywhere},
 		{kind: kindCiliumPolicy, optional: true, object: untyped, concerns: ownNamespace},
 		{kind: kindCiliumClusterwide, optional: true, object: untyped, concerns: everywhere},
-		{kind: kindPod}, {kind: kindService}, {kind: kindServiceAccount}, {kind: kindDeployment},
+		{kind: kindPod, object: typed(&corev1.Pod{}), concerns: serverOfAccount},
+		{kind: kindService}, {kind: kindServiceAccount}, {kind: kindDeployment},
 	}
 	for _, kind := range kindsOfRoute {
 		out = append(out, surrounding{kind: kind, optional: true, object: untyped, concerns: namespacesOfRoute})
@@ -125,7 +132,7 @@ type surroundings struct {
 
 	mu        sync.RWMutex
 	states    map[schema.GroupKind]kindState
-	listeners []chan event.TypedGenericEvent[string]
+	listeners []chan event.TypedGenericEvent[types.NamespacedName]
 }
 
 // kindState is what is known of a kind.
@@ -142,7 +149,11 @@ func newSurroundings(mgr ctrl.Manager, namespaces []string) (*surroundings, erro
 	opts := cache.Options{
 		HTTPClient: mgr.GetHTTPClient(), Scheme: mgr.GetScheme(), Mapper: mgr.GetRESTMapper(),
 		DefaultTransform: transformSurrounding, ReaderFailOnMissingInformer: true, DefaultUnsafeDisableDeepCopy: new(true),
-		ByObject: map[client.Object]cache.ByObject{&networkingv1.NetworkPolicy{}: {Label: notOurs()}},
+		ByObject: map[client.Object]cache.ByObject{
+			&networkingv1.NetworkPolicy{}: {Label: notOurs()},
+			// No server is named default, so that no pod under that account is of any interest.
+			&corev1.Pod{}: {Label: notOurs(), Field: fields.OneTermNotEqualSelector("spec.serviceAccountName", "default"), Transform: transformPod},
+		},
 	}
 	for _, namespace := range namespaces {
 		if opts.DefaultNamespaces == nil {
@@ -187,17 +198,27 @@ func transformSurrounding(in any) (any, error) {
 	return object, nil
 }
 
-// listen returns a channel that names the namespaces whose servers are to be looked at; "" for all. It is called before Start.
-func (s *surroundings) listen() chan event.TypedGenericEvent[string] {
-	c := make(chan event.TypedGenericEvent[string], 64)
+// serverOfAccount is the server whose account a pod of somebody else runs under, if there is one.
+func serverOfAccount(o client.Object) []types.NamespacedName {
+	pod, ok := o.(*corev1.Pod)
+	if !ok {
+		return nil
+	}
+	return []types.NamespacedName{{Namespace: pod.Namespace, Name: pod.Spec.ServiceAccountName}}
+}
+
+// listen returns a channel that names the servers to be looked at: one, those of a namespace, or all. It is called
+// before Start.
+func (s *surroundings) listen() chan event.TypedGenericEvent[types.NamespacedName] {
+	c := make(chan event.TypedGenericEvent[types.NamespacedName], 64)
 	s.listeners = append(s.listeners, c)
 	return c
 }
 
-func (s *surroundings) tell(ctx context.Context, namespace string) {
+func (s *surroundings) tell(ctx context.Context, servers types.NamespacedName) {
 	for _, listener := range s.listeners {
 		select {
-		case listener <- event.TypedGenericEvent[string]{Object: namespace}:
+		case listener <- event.TypedGenericEvent[types.NamespacedName]{Object: servers}:
 		case <-ctx.Done():
 		}
 	}
@@ -216,7 +237,7 @@ func (s *surroundings) Start(ctx context.Context) error {
 			return nil
 		case <-tick.C:
 			if s.check(ctx) {
-				s.tell(ctx, "")
+				s.tell(ctx, types.NamespacedName{})
 			}
 		}
 	}
@@ -334,7 +355,7 @@ func (s *surroundings) watch(ctx context.Context, kind surrounding, gvk schema.G
 			}
 		},
 		UpdateFunc: func(before, after any) {
-			if !isResync(before, after) {
+			if tells(before, after) {
 				s.concerned(ctx, kind, before, after)
 			}
 		},
@@ -348,22 +369,32 @@ func (s *surroundings) watch(ctx context.Context, kind surrounding, gvk schema.G
 	return informer, err
 }
 
-func isResync(before, after any) bool {
+// tells drops updates that change nothing, and those of the status of pods.
+func tells(before, after any) bool {
 	b, okBefore := before.(client.Object)
 	a, okAfter := after.(client.Object)
-	return okBefore && okAfter && b.GetResourceVersion() == a.GetResourceVersion()
+	if !okBefore || !okAfter {
+		return true
+	}
+	if _, isPod := a.(*corev1.Pod); isPod {
+		return !maps.Equal(b.GetLabels(), a.GetLabels())
+	}
+	return b.GetResourceVersion() != a.GetResourceVersion()
 }
 
 func (s *surroundings) concerned(ctx context.Context, kind surrounding, objects ...any) {
-	var namespaces []string
+	told := map[types.NamespacedName]bool{}
 	for _, object := range objects {
-		if object, ok := object.(client.Object); ok {
-			namespaces = append(namespaces, kind.concerns(object)...)
+		object, ok := object.(client.Object)
+		if !ok {
+			continue
 		}
-	}
-	slices.Sort(namespaces)
-	for _, namespace := range slices.Compact(namespaces) {
-		s.tell(ctx, namespace)
+		for _, servers := range kind.concerns(object) {
+			if !told[servers] {
+				told[servers] = true
+				s.tell(ctx, servers)
+			}
+		}
 	}
 }
 
