@@ -216,9 +216,9 @@ func covers(e *v1alpha1.Exemption, in *Input) bool {
 	return e.Namespace == in.Server.Namespace && e.Name == in.Server.Name
 }
 
-// recheck is when the next exemption ends.
+// recheck is when the next exemption ends, or a value becomes too old.
 func recheck(in *Input) time.Time {
-	var next time.Time
+	next := nextAge(in)
 	for i := range in.Policies {
 		for _, e := range in.Policies[i].Spec.Exemptions {
 			if end := e.ExpiresAt.Time; covers(&e, in) && end.After(in.Now) && (next.IsZero() || end.Before(next)) {
@@ -262,5 +262,10 @@ func Blocking(in Input) []Result {
 // Catalogue returns every control, in order. It must not be changed.
 func Catalogue() []Control { return catalogue }
 
-// catalogue is put together from the families, a file for each.
-var catalogue = slices.Concat(podControls, networkControls, secretControls, imageControls, accessControls, operationControls)
+// catalogue is put together from the families, a file for each. One of its controls reads it, so that it cannot be
+// initialised where it is declared.
+var catalogue []Control
+
+func init() {
+	catalogue = slices.Concat(podControls, networkControls, secretControls, imageControls, accessControls, operationControls)
+}
