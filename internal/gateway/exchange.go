@@ -96,13 +96,13 @@ const (
 	Busy             Reason = "Busy"
 	BadSession       Reason = "BadSession"
 	BadVersion       Reason = "BadVersion"
+	Cancelled        Reason = "Cancelled"
 	BadAnswer        Reason = "BadAnswer"
 	ServerGone       Reason = "ServerGone"
 	ServerSlow       Reason = "ServerSlow"
 	Stopping         Reason = "Stopping"
 	ClientGone       Reason = "ClientGone"
 	NothingToResume  Reason = "NothingToResume"
-	StreamInUse      Reason = "StreamInUse"
 	DuplicateRequest Reason = "DuplicateRequest"
 )
 

@@ -9,6 +9,7 @@ package message
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -76,6 +77,7 @@ type Meta struct {
 	ProtocolVersion []byte
 	ProgressToken   []byte
 	SubscriptionID  []byte
+	LogLevel        []byte
 	Traceparent     []byte
 }
 
@@ -155,6 +157,25 @@ func (m *Message) check(s *scanner) *Error {
 		m.Kind = Response
 	}
 	return nil
+}
+
+// Change is a part of a message, one of the slices in it, and what to put in its place.
+type Change struct{ Part, New []byte }
+
+// With returns the bytes of a message with some parts changed, and all others as they were. Parts must not overlap; one that is nil
+// is left out.
+func (m *Message) With(changes ...Change) []byte {
+	// A part of Raw reaches to the end of the same array, so its capacity tells where it begins.
+	at := func(c Change) int { return cap(m.Raw) - cap(c.Part) }
+	changes = slices.DeleteFunc(slices.Clone(changes), func(c Change) bool { return c.Part == nil })
+	slices.SortFunc(changes, func(a, b Change) int { return at(a) - at(b) })
+	out := make([]byte, 0, len(m.Raw)+64)
+	end := 0
+	for _, c := range changes {
+		out = append(append(out, m.Raw[end:at(c)]...), c.New...)
+		end = at(c) + len(c.Part)
+	}
+	return append(out, m.Raw[end:]...)
 }
 
 // Text is the string that a JSON value is. A value that is no string, or a string that is not Unicode text, as `"\ud800"` is

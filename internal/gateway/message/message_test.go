@@ -131,6 +131,25 @@ func TestParseRefuses(t *testing.T) {
 	}
 }
 
+func TestWith(t *testing.T) {
+	raw := append(make([]byte, 0, 1<<10), ` {"params":{"_meta":{"progressToken":"a"},"x":1e400}, "id" : 12345678901234567890,"jsonrpc":"2.0","method":"m"}`...)
+	m, err := Parse(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := m.With(Change{m.ID, []byte("7")}, Change{m.Params.Meta.ProgressToken, []byte(`"token"`)}, Change{m.Params.Meta.SubscriptionID, []byte("no")})
+	if want := ` {"params":{"_meta":{"progressToken":"token"},"x":1e400}, "id" : 7,"jsonrpc":"2.0","method":"m"}`; string(got) != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+	back, err := Parse(got)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again := back.With(Change{back.ID, m.ID}, Change{back.Params.Meta.ProgressToken, m.Params.Meta.ProgressToken}); !bytes.Equal(again, raw) {
+		t.Errorf("and back: %s", again)
+	}
+}
+
 // FuzzParse compares with encoding/json: what passes here is JSON there with the same values, and what is JSON there fails here only for
 // a reason that is stricter on purpose.
 func FuzzParse(f *testing.F) {

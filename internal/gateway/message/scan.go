@@ -287,6 +287,8 @@ func (s *scanner) found(at place, key, value []byte) {
 			m.Params.Meta.ProtocolVersion = value
 		case metaPrefix + "subscriptionId":
 			m.Params.Meta.SubscriptionID = value
+		case metaPrefix + "logLevel":
+			m.Params.Meta.LogLevel = value
 		case "progressToken":
 			m.Params.Meta.ProgressToken = value
 		case "traceparent":
