@@ -292,6 +292,7 @@ func (r *MCPServerReconciler) setUp(mgr ctrl.Manager, workers int) error {
 		Watches(&networkingv1.NetworkPolicy{}, handler.EnqueueRequestsFromMapFunc(r.serversOfBaseline)).
 		Watches(&corev1.Service{}, handler.EnqueueRequestsFromMapFunc(serverOfService), asCreated).
 		Watches(&corev1.Service{}, handler.EnqueueRequestsFromMapFunc(r.serversThatCall)).
+		Watches(&corev1.Service{}, handler.EnqueueRequestsFromMapFunc(r.serversBeside), builder.WithPredicates(predicate.Funcs{UpdateFunc: serviceChanged})).
 		Watches(&corev1.Service{}, handler.EnqueueRequestsFromMapFunc(r.serversOfEgressProxy)).
 		Watches(&appsv1.Deployment{}, handler.EnqueueRequestsFromMapFunc(r.serversOfEgressProxy)).
 		WatchesMetadata(&corev1.Secret{}, handler.EnqueueRequestsFromMapFunc(r.serversOfSecret)).
@@ -350,6 +351,19 @@ func (r *MCPServerReconciler) serversThatCall(ctx context.Context, service clien
 		return r.serversIn(ctx)
 	}
 	return r.serversIn(ctx, client.MatchingFields{serverServiceIndex: name.String()})
+}
+
+// serversBeside answers to a change of a Service that is no server's own: the servers whose pods it may select.
+func (r *MCPServerReconciler) serversBeside(ctx context.Context, service client.Object) []reconcile.Request {
+	if service.GetLabels()[plan.LabelManagedBy] == plan.ManagedBy && service.GetLabels()[plan.LabelServer] == service.GetName() {
+		return nil
+	}
+	return r.serversIn(ctx, client.InNamespace(service.GetNamespace()))
+}
+
+// serviceChanged drops the updates that say nothing of whom a Service exposes.
+func serviceChanged(e event.UpdateEvent) bool {
+	return !reflect.DeepEqual(e.ObjectOld.(*corev1.Service).Spec, e.ObjectNew.(*corev1.Service).Spec)
 }
 
 // serversIn lists servers as the cache has them: a watch must not wait for the writes of others.

@@ -321,8 +321,9 @@ func noWideRange(in *Input) Outcome {
 	})
 }
 
+// noForeignResolver applies to a server without rules, too: others may open DNS to it.
 func noForeignResolver(in *Input) Outcome {
-	return eachRule(in, func(out *Outcome, field string, rule *v1alpha1.EgressRule) {
+	out := eachRule(in, func(out *Outcome, field string, rule *v1alpha1.EgressRule) {
 		if rule.To.CIDR == "" && (rule.To.Pods == nil || !isEveryPod(rule.To.Pods)) {
 			return
 		}
@@ -332,6 +333,8 @@ func noForeignResolver(in *Input) Outcome {
 			}
 		}
 	})
+	out.NotApplicable = false
+	return out
 }
 
 // opensDNSByAddress tells a rule that opens a port of DNS to a range of addresses, or to everything.

@@ -151,8 +151,11 @@ func within(t *testing.T, patience time.Duration, check func(context.Context) er
 	t.Helper()
 	var last error
 	err := wait.PollUntilContextTimeout(t.Context(), 250*time.Millisecond, patience, true, func(ctx context.Context) (bool, error) {
-		last = check(ctx)
-		return last == nil, nil
+		err := check(ctx)
+		if last == nil || ctx.Err() == nil { // that the time is up says nothing of what it was waited for
+			last = err
+		}
+		return err == nil, nil
 	})
 	if err != nil {
 		t.Fatalf("%v: %v", err, last)
