@@ -5,6 +5,10 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
+// AnnotationQuarantineReason on an MCPServer says why it was put in quarantine, for people. The operator does
+// not read it.
+const AnnotationQuarantineReason = "mcpwarden.io/quarantine-reason"
+
 // MCPServer is one Model Context Protocol server that the operator runs as a hardened Deployment,
 // cut off from every network peer that its spec does not name.
 //

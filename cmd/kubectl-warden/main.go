@@ -1,4 +1,5 @@
-// The kubectl plugin: kubectl warden judges manifests and explains the controls, without a cluster.
+// The kubectl plugin: kubectl warden judges manifests and explains the controls, without a cluster, and shows and
+// changes what is done with servers in one.
 package main
 
 import (
