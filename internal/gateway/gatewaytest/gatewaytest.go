@@ -28,9 +28,9 @@ func text(s string) *mcp.CallToolResult {
 }
 
 // Server has tools that answer (echo), report progress and log before (steps), ask the client's user (ask), never answer (hang), and make
-// the process end (crash).
-func Server() *mcp.Server {
-	server := mcp.NewServer(&mcp.Implementation{Name: "test", Version: "1"}, nil)
+// the process end (crash). It speaks the revisions that are named, or all.
+func Server(versions ...string) *mcp.Server {
+	server := mcp.NewServer(&mcp.Implementation{Name: "test", Version: "1"}, &mcp.ServerOptions{SupportedProtocolVersions: versions})
 	add := func(name string, do func(context.Context, *mcp.CallToolRequest, string) (*mcp.CallToolResult, error)) {
 		mcp.AddTool(server, &mcp.Tool{Name: name}, func(ctx context.Context, r *mcp.CallToolRequest, in Text) (*mcp.CallToolResult, any, error) {
 			result, err := do(ctx, r, in.Text)
@@ -175,12 +175,16 @@ func headers(h http.Header, names []string) string {
 	return string(text)
 }
 
-// Exchanges are what was noted, in an order that does not depend on what came first; session ids are left out.
+// Exchanges are what was noted, in an order that does not depend on what came first. Session ids are left out, and so is what
+// depends on when the client closes its session: streams that it opens by GET.
 func (r *Recorder) Exchanges() []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var out []string
 	for _, note := range r.exchanges {
+		if strings.HasPrefix(note.request, http.MethodGet) {
+			continue
+		}
 		whole := note.request + "\n" + note.head + "\n" + note.body.String()
 		if note.session != "" {
 			whole = strings.ReplaceAll(whole, note.session, "SESSION") + "\nin a session"

@@ -87,9 +87,18 @@ type child struct {
 
 // start starts a process. What it says is handled in order by one goroutine, and then its end is: a handler that waits makes the process wait.
 func (s *spawner) start(handle func(*message.Message), end func()) (*child, error) {
+	return s.startUpTo(s.limits.Children, handle, end)
+}
+
+// startSpare starts a process even if as many run as may for clients.
+func (s *spawner) startSpare(handle func(*message.Message), end func()) (*child, error) {
+	return s.startUpTo(s.limits.Children+1, handle, end)
+}
+
+func (s *spawner) startUpTo(limit int, handle func(*message.Message), end func()) (*child, error) {
 	c := &child{spawner: s, gone: make(chan struct{})}
 	c.stop = sync.OnceFunc(func() { go c.terminate() })
-	if err := s.admit(c); err != nil {
+	if err := s.admit(c, limit); err != nil {
 		return nil, err
 	}
 	c.log = s.log.With("process", c.number)
@@ -102,13 +111,13 @@ func (s *spawner) start(handle func(*message.Message), end func()) (*child, erro
 }
 
 // admit makes room for a process.
-func (s *spawner) admit(c *child) error {
+func (s *spawner) admit(c *child, limit int) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
 	case s.closed:
 		return errGone
-	case len(s.running) >= s.limits.Children:
+	case len(s.running) >= limit:
 		return errTooMany
 	case s.now().Before(s.until):
 		return errCrashes

@@ -33,6 +33,7 @@ var servers = map[string]func(){
 		fmt.Fprintln(os.Stderr, "ready with", os.Getenv("VISIBLE")+os.Getenv(EnvPrefix+"HIDDEN"))
 		_ = gatewaytest.Server().Run(context.Background(), &mcp.StdioTransport{})
 	},
+	"legacy": func() { _ = gatewaytest.Server("2025-11-25").Run(context.Background(), &mcp.StdioTransport{}) },
 	// script answers by what a request's params say, in raw bytes, so that a test can have a server say anything.
 	"script": func() {
 		lines := bufio.NewReader(os.Stdin)

@@ -20,6 +20,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -79,6 +80,8 @@ type Backend struct {
 	pool    *pool
 	now     func() time.Time
 	stop    chan struct{}
+	// onlyLegacy is known once a handshake has shown that the server speaks no revision without sessions.
+	onlyLegacy atomic.Bool
 
 	mu       sync.Mutex
 	sessions map[string]*session
@@ -168,10 +171,12 @@ func (b *Backend) serve(x *gateway.Exchange, reply *gateway.Reply) *gateway.Refu
 	switch {
 	case x.Modern() && (m == nil || m.Kind == message.Response):
 		return &gateway.Refusal{Status: http.StatusMethodNotAllowed, Code: message.CodeInvalidRequest, Reason: gateway.BadMethod, Text: "This revision of the protocol has requests and notifications by POST only"}
+	case x.Modern() && b.onlyLegacy.Load():
+		return unsupported(`["2025-11-25","2025-06-18","2025-03-26"]`)
 	case x.Modern():
 		return b.stateless(x, reply)
 	case !legacy[x.Headers.Version] && (m == nil || m.Method != "initialize"):
-		return unsupported()
+		return unsupported(`["2026-07-28","2025-11-25","2025-06-18","2025-03-26"]`)
 	case x.Headers.Session != "":
 		return b.inSession(x, reply)
 	case m != nil && m.Kind == message.Request && m.Method == "initialize":
@@ -184,10 +189,10 @@ func (b *Backend) serve(x *gateway.Exchange, reply *gateway.Reply) *gateway.Refu
 // server remembers.
 var legacy = map[string]bool{"": true, "2025-03-26": true, "2025-06-18": true, "2025-11-25": true}
 
-func unsupported() *gateway.Refusal {
+func unsupported(supported string) *gateway.Refusal {
 	return &gateway.Refusal{
 		Status: http.StatusBadRequest, Code: gateway.CodeUnsupportedVersion, Reason: gateway.BadVersion, Text: "Unsupported protocol version",
-		Data: `{"supported":["2026-07-28","2025-11-25","2025-06-18","2025-03-26"]}`,
+		Data: `{"supported":` + supported + `}`,
 	}
 }
 

@@ -22,6 +22,7 @@ import (
 
 	"github.com/mcpwarden/mcp-warden/internal/gateway"
 	"github.com/mcpwarden/mcp-warden/internal/gateway/gatewaytest"
+	"github.com/mcpwarden/mcp-warden/internal/gateway/inventory"
 	"github.com/mcpwarden/mcp-warden/internal/gateway/sse"
 )
 
@@ -586,6 +587,35 @@ func TestNothingIsLeft(t *testing.T) {
 		_, err := os.Stat(fmt.Sprintf("/proc/%d", pids.Result.Child))
 		return os.IsNotExist(err)
 	})
+}
+
+// The gateway's own handshake has a process of its own, also when no client may have another; and what it finds out of the server
+// holds for what clients may ask.
+func TestDial(t *testing.T) {
+	for server, want := range map[string]string{"sdk": "2026-07-28", "legacy": "2025-11-25"} {
+		f := start(t, server, func(l *Limits) { l.Children = 1 })
+		session := f.open(t)
+		got, err := inventory.Take(t.Context(), f.backend.Dial)
+		if err != nil || got.Protocol != want || got.Count != 5 {
+			t.Errorf("%s: %+v, %v", server, got, err)
+			continue
+		}
+		f.backend.Found(got)
+		if n := f.backend.spawner.count(); n != 1 {
+			t.Errorf("%s: %d processes", server, n)
+		}
+		f.do(t.Context(), t, http.MethodDelete, session, "")
+		waitFor(t, func() bool { return f.backend.spawner.count() == 0 })
+		body, headers := modern("1", "tools/list", "")
+		status, answer := f.post(t, "", body, headers...)
+		if modern := got.Modern(); modern != (status == http.StatusOK) || modern == strings.Contains(answer, `-32022,"message":"Unsupported protocol version","data":{"supported":["2025-11-25"`) {
+			t.Errorf("%s: %d %s", server, status, answer)
+		}
+	}
+	f := start(t, "crash", nil)
+	if _, err := inventory.Take(t.Context(), f.backend.Dial); err == nil {
+		t.Error("a handshake with a server that ends")
+	}
 }
 
 func TestNew(t *testing.T) {

@@ -21,6 +21,7 @@ import (
 
 	"github.com/mcpwarden/mcp-warden/internal/gateway"
 	"github.com/mcpwarden/mcp-warden/internal/gateway/gatewaytest"
+	"github.com/mcpwarden/mcp-warden/internal/gateway/inventory"
 )
 
 // front serves a gateway in front of a server, and returns the address of its endpoint.
@@ -158,7 +159,11 @@ func TestSDK(t *testing.T) {
 				var recorded [2][]string
 				for i, url := range []string{origin.URL + "/mcp", through} {
 					recorder := &gatewaytest.Recorder{RoundTripper: &http.Transport{}}
-					converse(t, gatewaytest.Client(t, url, version, recorder, nil), name == "sessions" && version < gateway.Modern)
+					session := gatewaytest.Client(t, url, version, recorder, nil)
+					if got := session.InitializeResult().ProtocolVersion; got != version && name == "stateless" {
+						t.Errorf("they speak %s", got)
+					}
+					converse(t, session, name == "sessions")
 					recorded[i] = recorder.Exchanges()
 				}
 				if !slices.Equal(recorded[0], recorded[1]) {
@@ -275,6 +280,53 @@ func TestBadServers(t *testing.T) {
 	_ = listener.Close()
 	if status, body := ask(t, front(t, "http://"+listener.Addr().String(), limits)); status != 502 || !strings.Contains(body, "cannot be reached") {
 		t.Errorf("no server: %d %s", status, body)
+	}
+}
+
+// The gateway's own handshake works with every kind of server, and leaves no session behind.
+func TestDial(t *testing.T) {
+	digests := map[string]bool{}
+	for name, test := range map[string]struct {
+		options  mcp.StreamableHTTPOptions
+		versions []string
+		want     string
+	}{
+		"all":           {mcp.StreamableHTTPOptions{}, nil, "2025-11-25"}, // the SDK speaks the newest only without sessions
+		"stateless":     {mcp.StreamableHTTPOptions{Stateless: true}, nil, "2026-07-28"},
+		"legacy":        {mcp.StreamableHTTPOptions{}, []string{"2025-11-25"}, "2025-11-25"},
+		"older":         {mcp.StreamableHTTPOptions{}, []string{"2025-06-18"}, "2025-06-18"},
+		"one answer":    {mcp.StreamableHTTPOptions{JSONResponse: true}, []string{"2025-11-25"}, "2025-11-25"},
+		"no session id": {mcp.StreamableHTTPOptions{Stateless: true}, []string{"2025-11-25"}, "2025-11-25"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			server := gatewaytest.Server(test.versions...)
+			origin := httptest.NewServer(mcp.NewStreamableHTTPHandler(func(*http.Request) *mcp.Server { return server }, &test.options))
+			defer origin.Close()
+			u, err := New(origin.URL+"/mcp", gateway.DefaultLimits())
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := inventory.Take(t.Context(), u.Dial)
+			if err != nil || got.Protocol != test.want || got.Count != 5 || got.Tools[0].Name != "ask" {
+				t.Fatalf("got %+v, %v", got, err)
+			}
+			digests[got.SHA256] = true
+			for range server.Sessions() {
+				if !test.options.Stateless {
+					t.Error("a session is left")
+				}
+			}
+		})
+	}
+	if len(digests) != 1 {
+		t.Errorf("the same tools have the digests %v", digests)
+	}
+	u, err := New("http://127.0.0.1:1/mcp", gateway.DefaultLimits())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := inventory.Take(t.Context(), u.Dial); err == nil {
+		t.Error("a handshake with nobody")
 	}
 }
 
