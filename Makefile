@@ -38,8 +38,8 @@ generate: ## Write all that is generated: deep copies, apply configurations, CRD
 	go -C test/credentials run ./generate $(CURDIR)/internal/credentials/gitleaks/rules.go
 
 .PHONY: golden
-golden: ## Write the golden files of plan and status anew, and docs/controls.md
-	go test ./internal/plan ./internal/status ./internal/compliance -update
+golden: ## Write the golden files of plan, status and cli anew, and docs/controls.md
+	go test ./internal/plan ./internal/status ./internal/compliance ./internal/cli -update
 
 .PHONY: lint
 lint: ## Format, vet and lint every module

@@ -59,7 +59,7 @@ Exit codes: 0 nothing is wrong, 1 something is, 2 the command line is wrong or w
 	root.SetIn(streams.In)
 	root.SetOut(streams.Out)
 	root.SetErr(streams.Err)
-	root.AddCommand(newExplain(streams), newReport(streams), newRotate(streams), newQuarantine(streams), newRelease(streams))
+	root.AddCommand(newLint(streams), newRender(streams), newExplain(streams), newReport(streams), newRotate(streams), newQuarantine(streams), newRelease(streams))
 	return root
 }
 
