@@ -30,6 +30,10 @@ bench: ## 500 and 2,000 servers beside the floor, on fresh API servers
 bench-egress: ## The egress proxy beside squid, tinyproxy and a bare proxy; needs root on Linux
 	go run ./test/bench-egress
 
+.PHONY: bench-gateway
+bench-gateway: ## The gateway beside a bare reverse proxy, and stdio through it beside stdio directly
+	go run ./test/bench-gateway
+
 .PHONY: generate
 generate: ## Write all that is generated: deep copies, apply configurations, CRDs, RBAC, gitleaks' rules
 	$(TOOL) controller-gen object applyconfiguration paths=./api/...
