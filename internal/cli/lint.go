@@ -29,7 +29,7 @@ type inputFlags struct {
 }
 
 func (f *inputFlags) add(cmd *cobra.Command) {
-	cmd.Flags().StringArrayVarP(&f.files, "filename", "f", nil, "file, folder, or - for standard input, with MCPServers; can be repeated")
+	cmd.Flags().StringArrayVarP(&f.files, "filename", "f", nil, "file, folder, or - for standard input, with MCPServers; can be repeated (required)")
 	cmd.Flags().StringVarP(&f.namespace, "namespace", "n", "default", "namespace of the objects that name none")
 	_ = cmd.MarkFlagRequired("filename") // fails for a flag that there is not
 	_ = cmd.MarkFlagFilename("filename", "yaml", "yml", "json")
