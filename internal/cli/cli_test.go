@@ -15,6 +15,9 @@ import (
 	sigsyaml "sigs.k8s.io/yaml"
 
 	"github.com/mcpwarden/mcp-warden/internal/compliance"
+	"github.com/mcpwarden/mcp-warden/internal/credentials"
+	"github.com/mcpwarden/mcp-warden/internal/plan"
+	"github.com/mcpwarden/mcp-warden/internal/plan/plantest"
 )
 
 // command runs a command line as a shell would.
@@ -208,6 +211,36 @@ func TestLintExitCodes(t *testing.T) {
 				t.Errorf("exit %d, want %d with %q:\n%s%s", code, tc.code, tc.says, stdout, stderr)
 			}
 		})
+	}
+}
+
+// lint says of every golden case what the catalogue says of its plan, whatever the cluster is like.
+func TestLintAndCatalogueAgree(t *testing.T) {
+	cases, err := plantest.Load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range cases {
+		raw, err := sigsyaml.Marshal(c.Input.Server)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, stdout, stderr := command(t, string(raw), "lint", "-f", "-", "-o", "json")
+		found := lintVerdict{}
+		if err := json.Unmarshal([]byte(stdout), &found); err != nil || len(found.Servers) != 1 {
+			t.Errorf("%s: %v: %s%s", c.Name, err, stdout, stderr)
+			continue
+		}
+		planned, errs := plan.Build(c.Input)
+		if len(errs) > 0 {
+			t.Fatal(errs)
+		}
+		want := compliance.Evaluate(compliance.Input{Server: c.Input.Server, Plan: planned, Literals: credentials.Find(&c.Input.Server.Spec)}).Results
+		for i, got := range found.Servers[0].Results {
+			if i >= len(want) || got.ID != want[i].Control.ID || got.Result != want[i].Result || got.Message != want[i].Message {
+				t.Errorf("%s: lint says %s of %s: %s", c.Name, got.Result, got.ID, got.Message)
+			}
+		}
 	}
 }
 

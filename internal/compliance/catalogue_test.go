@@ -189,6 +189,10 @@ func TestTrimPodTakesValuesOut(t *testing.T) {
 	if strings.Contains(string(raw), "hunter2") || !strings.Contains(string(raw), "TOKEN") {
 		t.Errorf("left over: %s", raw)
 	}
+	once := pod.DeepCopy()
+	if compliance.TrimPod(&pod); !reflect.DeepEqual(&pod, once) {
+		t.Errorf("trimmed twice: %+v, once: %+v", pod.Spec, once.Spec)
+	}
 }
 
 // spoil takes out, or fills with nothing, parts of a value at random.

@@ -39,7 +39,7 @@ References: *PSS* are the [Pod Security Standards](https://kubernetes.io/docs/co
 the numbers of its version 1.10; *NSA/CISA* the Kubernetes Hardening Guide, version 1.2, by the subject.
 
 What no control tells yet: whether an image is signed, what a Service without a selector leads to (somebody else writes its
-EndpointSlices), the values of variables in live pods (their names and sources only), and what a server does with what it may reach.
+EndpointSlices), and what a server does with what it may reach.
 
 Pods that have ended are not looked at; ones that are being deleted are. While a rollout is under way, a pod that differs from the Deployment may be of the
 revision before: then a control that compares the two is Unknown, and one about the floor that every pod gets is not.

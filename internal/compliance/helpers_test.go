@@ -2,6 +2,9 @@ package compliance_test
 
 import (
 	"encoding/json"
+	"flag"
+	"fmt"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -179,6 +182,31 @@ func (c *check) input(t testing.TB) compliance.Input {
 	return in
 }
 
+// judgedAs are the results that the cases had, by control.
+var judgedAs = map[v1alpha1.ControlID]map[v1alpha1.ControlResult]bool{}
+
+// Every control has a case in which it passes and one in which it fails.
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if code == 0 && flag.Lookup("test.run").Value.String() == "" && flag.Lookup("test.fuzz").Value.String() == "" {
+		for _, c := range compliance.Catalogue() {
+			seen := judgedAs[c.ID]
+			if !seen[v1alpha1.ControlPass] || !seen[v1alpha1.ControlFail] {
+				fmt.Printf("no case in which %s passes, or none in which it fails\n", c.ID)
+				code = 1
+			}
+		}
+	}
+	os.Exit(code)
+}
+
+func record(id v1alpha1.ControlID, result v1alpha1.ControlResult) {
+	if judgedAs[id] == nil {
+		judgedAs[id] = map[v1alpha1.ControlResult]bool{}
+	}
+	judgedAs[id][result] = true
+}
+
 // run judges every case. One that fails is judged again with an exemption, with one that ended, and with one of
 // another policy.
 func run(t *testing.T, checks []check) {
@@ -190,6 +218,7 @@ func run(t *testing.T, checks []check) {
 			}
 			in := c.input(t)
 			got := resultOf(in, c.control)
+			record(c.control, got.Result)
 			if c.want == none {
 				c.want = ""
 			}

@@ -2,7 +2,6 @@ package compliance
 
 import (
 	"fmt"
-	"maps"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
@@ -509,8 +508,7 @@ func exceeding(p *v1alpha1.MCPPolicySpec, cpu, memory, storage *resource.Quantit
 		})
 }
 
-// declaredProcess compares what a container runs with the template; of variables the names, and where their values
-// are from.
+// declaredProcess compares what a container runs with the template; values of variables by their digests.
 func declaredProcess(in *Input, live *Live) Outcome {
 	return asTemplate(in, live, func(pod *corev1.Pod, template *corev1.PodSpec) []string {
 		have, want := serverContainer(&pod.Spec), serverContainer(template)
@@ -524,17 +522,13 @@ func declaredProcess(in *Input, live *Live) Outcome {
 		if have.Stdin || have.TTY {
 			wrong = append(wrong, "it takes input from who attaches to it (stdin, tty)")
 		}
-		if !maps.EqualFunc(sourcesOf(have), sourcesOf(want), func(a, b *corev1.EnvVarSource) bool { return equality.Semantic.DeepEqual(a, b) }) || len(have.EnvFrom) > 0 {
+		if !slices.EqualFunc(have.Env, want.Env, isSameVariable) || len(have.EnvFrom) > 0 {
 			wrong = append(wrong, "its variables are not the declared ones")
 		}
 		return wrong
 	})
 }
 
-func sourcesOf(c *corev1.Container) map[string]*corev1.EnvVarSource {
-	out := make(map[string]*corev1.EnvVarSource, len(c.Env))
-	for i := range c.Env {
-		out[c.Env[i].Name] = c.Env[i].ValueFrom
-	}
-	return out
+func isSameVariable(a, b corev1.EnvVar) bool {
+	return a.Name == b.Name && masked(a.Value) == masked(b.Value) && equality.Semantic.DeepEqual(a.ValueFrom, b.ValueFrom)
 }

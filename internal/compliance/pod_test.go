@@ -177,6 +177,13 @@ func TestPodControls(t *testing.T) {
 		{control: "POD-18", name: "a variable", says: "variables", live: onServer(func(c *corev1.Container) {
 			c.Env = append(c.Env, corev1.EnvVar{Name: "LD_PRELOAD", Value: "/tmp/x.so"})
 		})},
+		{control: "POD-18", name: "another value", says: "variables", live: onServer(func(c *corev1.Container) { c.Env[0].Value = "debug" })},
+		{control: "POD-18", name: "another source", says: "variables", live: onServer(func(c *corev1.Container) { c.Env[1].ValueFrom.SecretKeyRef.Key = "other" })},
+		{control: "POD-18", name: "trimmed", want: v1alpha1.ControlPass, live: onPod(compliance.TrimPod)},
+		{control: "POD-18", name: "another value, trimmed", says: "variables", live: onPod(func(pod *corev1.Pod) {
+			pod.Spec.Containers[0].Env[0].Value = "debug"
+			compliance.TrimPod(pod)
+		})},
 		{control: "POD-18", name: "a whole Secret", says: "variables", live: onServer(func(c *corev1.Container) { c.EnvFrom = []corev1.EnvFromSource{{}} })},
 		{control: "POD-18", name: "a terminal", says: "tty", live: onServer(func(c *corev1.Container) { c.TTY = true })},
 		{control: "POD-18", name: "another command, in a rollout", want: v1alpha1.ControlUnknown, says: "rollout", live: inRollout(onServer(func(c *corev1.Container) { c.Command = []string{"sh"} }))},

@@ -1,6 +1,8 @@
 package compliance
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"slices"
 	"strings"
@@ -186,8 +188,8 @@ func isLabelled(server *v1alpha1.MCPServer, pod *corev1.Pod) bool {
 	return true
 }
 
-// TrimPod takes out of a pod's spec and annotations what no control reads, the values of variables above all: a cache
-// of pods need not hold them.
+// TrimPod takes out of a pod's spec and annotations what no control reads: a cache of pods need not hold it. In place of the
+// values of variables it leaves digests. To trim a pod twice changes nothing.
 func TrimPod(pod *corev1.Pod) {
 	for key := range pod.Annotations {
 		if !slices.Contains(networkAnnotations, key) {
@@ -223,7 +225,19 @@ func trimContainer(c *corev1.Container) {
 		Lifecycle: c.Lifecycle, SecurityContext: c.SecurityContext, ReadinessProbe: c.ReadinessProbe, Stdin: c.Stdin, TTY: c.TTY,
 	}
 	for i := range trimmed.Env {
-		trimmed.Env[i].Value = ""
+		trimmed.Env[i].Value = masked(trimmed.Env[i].Value)
 	}
 	*c = trimmed
+}
+
+const maskPrefix = "sha256:"
+
+// masked is a digest in place of the value of a variable, so that two can be compared and neither is kept. What is masked
+// stays as it is.
+func masked(value string) string {
+	if rest, ok := strings.CutPrefix(value, maskPrefix); value == "" || ok && len(rest) == hex.EncodedLen(sha256.Size) {
+		return value
+	}
+	sum := sha256.Sum256([]byte(value))
+	return maskPrefix + hex.EncodeToString(sum[:])
 }

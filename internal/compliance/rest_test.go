@@ -324,6 +324,7 @@ func TestExemptionThatEnded(t *testing.T) {
 	in := faithful(t, input(nil))
 	in.Policies[0].Spec.Exemptions = []v1alpha1.Exemption{{Namespace: "agents", Name: "github", Controls: []v1alpha1.ControlID{"NET-01", "XYZ-99"}, ExpiresAt: metav1.NewTime(now)}}
 	got := resultOf(in, "OPS-04")
+	record("OPS-04", got.Result)
 	if got.Result != v1alpha1.ControlFail || len(got.Violations) != 2 || got.Counts() {
 		t.Errorf("got %s %q", got.Result, got.Message)
 	}
@@ -331,7 +332,9 @@ func TestExemptionThatEnded(t *testing.T) {
 
 func TestSharedNamespace(t *testing.T) {
 	in := faithful(t, input(func(s *v1alpha1.MCPServer) { s.Namespace = "default" }))
-	if got := resultOf(in, "OPS-07"); got.Result != v1alpha1.ControlFail || got.Violations[0].Field != "metadata.namespace" {
+	got := resultOf(in, "OPS-07")
+	record("OPS-07", got.Result)
+	if got.Result != v1alpha1.ControlFail || got.Violations[0].Field != "metadata.namespace" {
 		t.Errorf("got %s %q", got.Result, got.Message)
 	}
 }
