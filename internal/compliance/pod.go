@@ -228,11 +228,11 @@ var podControls = []Control{
 		},
 	},
 	{
-		ID: "POD-18", Title: "The server's process is the declared one", Severity: v1alpha1.SeverityHigh, Reads: "live pods; Deployment",
-		Rationale:  "A changed command, hook or variable (LD_PRELOAD, NODE_OPTIONS) runs other code in an image that is trusted.",
+		ID: "POD-18", Title: "The pods run the declared processes", Severity: v1alpha1.SeverityHigh, Reads: "live pods; Deployment",
+		Rationale:  "A changed command, hook or variable (LD_PRELOAD, NODE_OPTIONS) runs other code in an image that is trusted; without its first container a pod proves nothing.",
 		Remedy:     remedyPod,
 		References: []string{"OWASP MCP05:2025", "CoSAI MCP-T6", "CoSAI MCP-T11"},
-		live:       declaredProcess,
+		live:       declaredProcesses,
 	},
 }
 
@@ -508,25 +508,45 @@ func exceeding(p *v1alpha1.MCPPolicySpec, cpu, memory, storage *resource.Quantit
 		})
 }
 
-// declaredProcess compares what a container runs with the template; values of variables by their digests.
-func declaredProcess(in *Input, live *Live) Outcome {
+// declaredProcesses compares what every planned container runs with the template, and how the pod finds names; values of
+// variables by their digests.
+func declaredProcesses(in *Input, live *Live) Outcome {
 	return asTemplate(in, live, func(pod *corev1.Pod, template *corev1.PodSpec) []string {
-		have, want := serverContainer(&pod.Spec), serverContainer(template)
 		var wrong []string
-		if !slices.Equal(have.Command, want.Command) || !slices.Equal(have.Args, want.Args) || have.WorkingDir != want.WorkingDir {
-			wrong = append(wrong, "command, args or working directory are not the declared ones")
+		containers := containersOf(pod)
+		for _, want := range containersOf(&corev1.Pod{Spec: *template}) {
+			at := slices.IndexFunc(containers, func(c podContainer) bool { return c.kind == want.kind && c.Name == want.Name })
+			if at < 0 {
+				wrong = append(wrong, want.String()+" is missing")
+				continue
+			}
+			for _, difference := range processDifferences(&containers[at].Container, &want.Container) {
+				wrong = append(wrong, want.String()+": "+difference)
+			}
 		}
-		if !equality.Semantic.DeepEqual(have.Lifecycle, want.Lifecycle) {
-			wrong = append(wrong, "its lifecycle hooks are not the planned ones")
-		}
-		if have.Stdin || have.TTY {
-			wrong = append(wrong, "it takes input from who attaches to it (stdin, tty)")
-		}
-		if !slices.EqualFunc(have.Env, want.Env, isSameVariable) || len(have.EnvFrom) > 0 {
-			wrong = append(wrong, "its variables are not the declared ones")
+		if pod.Spec.DNSPolicy != template.DNSPolicy || !equality.Semantic.DeepEqual(pod.Spec.DNSConfig, template.DNSConfig) ||
+			!equality.Semantic.DeepEqual(pod.Spec.HostAliases, template.HostAliases) {
+			wrong = append(wrong, "it looks names up in another way than planned (dnsPolicy, dnsConfig, hostAliases)")
 		}
 		return wrong
 	})
+}
+
+func processDifferences(have, want *corev1.Container) []string {
+	var wrong []string
+	if !slices.Equal(have.Command, want.Command) || !slices.Equal(have.Args, want.Args) || have.WorkingDir != want.WorkingDir {
+		wrong = append(wrong, "command, args or working directory are not the declared ones")
+	}
+	if !equality.Semantic.DeepEqual(have.Lifecycle, want.Lifecycle) || !equality.Semantic.DeepEqual(have.RestartPolicy, want.RestartPolicy) {
+		wrong = append(wrong, "its lifecycle hooks or its restart policy are not the planned ones")
+	}
+	if have.Stdin || have.TTY {
+		wrong = append(wrong, "it takes input from who attaches to it (stdin, tty)")
+	}
+	if !slices.EqualFunc(have.Env, want.Env, isSameVariable) || len(have.EnvFrom) > 0 {
+		wrong = append(wrong, "its variables are not the declared ones")
+	}
+	return wrong
 }
 
 func isSameVariable(a, b corev1.EnvVar) bool {

@@ -185,6 +185,17 @@ func TestPodControls(t *testing.T) {
 			compliance.TrimPod(pod)
 		})},
 		{control: "POD-18", name: "a whole Secret", says: "variables", live: onServer(func(c *corev1.Container) { c.EnvFrom = []corev1.EnvFromSource{{}} })},
+		{control: "POD-18", name: "another command of the probe", says: "init container isolation-probe: command", live: onPod(func(pod *corev1.Pod) { pod.Spec.InitContainers[0].Args = nil })},
+		{control: "POD-18", name: "a probe that goes on running", says: "restart policy", live: onPod(func(pod *corev1.Pod) {
+			pod.Spec.InitContainers[0].RestartPolicy = new(corev1.ContainerRestartPolicyAlways)
+		})},
+		{control: "POD-18", name: "no probe", says: "init container isolation-probe is missing", live: onPod(func(pod *corev1.Pod) { pod.Spec.InitContainers = nil })},
+		{control: "POD-18", name: "another resolver", says: "looks names up", live: onPod(func(pod *corev1.Pod) {
+			pod.Spec.DNSConfig = &corev1.PodDNSConfig{Nameservers: []string{"203.0.113.53"}}
+		})},
+		{control: "POD-18", name: "names of its own", says: "looks names up", live: onPod(func(pod *corev1.Pod) {
+			pod.Spec.HostAliases = []corev1.HostAlias{{IP: "203.0.113.1", Hostnames: []string{"postgres.data"}}}
+		})},
 		{control: "POD-18", name: "a terminal", says: "tty", live: onServer(func(c *corev1.Container) { c.TTY = true })},
 		{control: "POD-18", name: "another command, in a rollout", want: v1alpha1.ControlUnknown, says: "rollout", live: inRollout(onServer(func(c *corev1.Container) { c.Command = []string{"sh"} }))},
 		{control: "POD-18", name: "another command, in a pod that is ending", want: v1alpha1.ControlUnknown, says: "rollout", live: onPod(func(pod *corev1.Pod) {

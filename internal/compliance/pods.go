@@ -202,6 +202,7 @@ func TrimPod(pod *corev1.Pod) {
 		ShareProcessNamespace: spec.ShareProcessNamespace, HostUsers: spec.HostUsers, SecurityContext: spec.SecurityContext,
 		ServiceAccountName: spec.ServiceAccountName, AutomountServiceAccountToken: spec.AutomountServiceAccountToken,
 		EnableServiceLinks: spec.EnableServiceLinks, RuntimeClassName: spec.RuntimeClassName,
+		DNSPolicy: spec.DNSPolicy, DNSConfig: spec.DNSConfig, HostAliases: spec.HostAliases,
 		ImagePullSecrets: spec.ImagePullSecrets, Volumes: spec.Volumes, ResourceClaims: spec.ResourceClaims,
 		InitContainers: spec.InitContainers, Containers: spec.Containers, EphemeralContainers: spec.EphemeralContainers,
 	}
@@ -222,7 +223,7 @@ func trimContainer(c *corev1.Container) {
 	trimmed := corev1.Container{
 		Name: c.Name, Image: c.Image, Command: c.Command, Args: c.Args, WorkingDir: c.WorkingDir, Ports: c.Ports,
 		Env: c.Env, EnvFrom: c.EnvFrom, Resources: c.Resources, VolumeMounts: c.VolumeMounts, VolumeDevices: c.VolumeDevices,
-		Lifecycle: c.Lifecycle, SecurityContext: c.SecurityContext, ReadinessProbe: c.ReadinessProbe, Stdin: c.Stdin, TTY: c.TTY,
+		Lifecycle: c.Lifecycle, RestartPolicy: c.RestartPolicy, SecurityContext: c.SecurityContext, ReadinessProbe: c.ReadinessProbe, Stdin: c.Stdin, TTY: c.TTY,
 	}
 	for i := range trimmed.Env {
 		trimmed.Env[i].Value = masked(trimmed.Env[i].Value)
