@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -41,18 +42,11 @@ func decodeHeaders(h http.Header) (Headers, error) {
 		{"Mcp-Method", &out.Method, '!'},
 		{"Mcp-Name", &out.Name, ' '},
 	} {
-		values := h[header.name]
-		switch {
-		case len(values) == 0:
-			continue
-		case len(values) > 1:
-			return Headers{}, fmt.Errorf("the header %s is there more than once", header.name)
-		case len(values[0]) > maxHeader:
-			return Headers{}, fmt.Errorf("the header %s is too long", header.name)
-		case strings.ContainsFunc(values[0], func(r rune) bool { return r < rune(header.from) || r > '~' }):
-			return Headers{}, fmt.Errorf("the header %s holds a character that it must not", header.name)
+		value, err := single(h[header.name], header.from)
+		if err != nil {
+			return Headers{}, fmt.Errorf("the header %s %w", header.name, err)
 		}
-		*header.to = values[0]
+		*header.to = value
 	}
 	_, out.HasName = h["Mcp-Name"]
 	name, err := decodeValue(out.Name)
@@ -61,6 +55,32 @@ func decodeHeaders(h http.Header) (Headers, error) {
 	}
 	out.Name = name
 	return out, nil
+}
+
+// single is the one value of a header, of characters of ASCII that begin with from; empty where there is none.
+func single(values []string, from byte) (string, error) {
+	switch {
+	case len(values) == 0:
+		return "", nil
+	case len(values) > 1:
+		return "", errors.New("is there more than once")
+	case len(values[0]) > maxHeader:
+		return "", errors.New("is too long")
+	case strings.ContainsFunc(values[0], func(r rune) bool { return r < rune(from) || r > '~' }):
+		return "", errors.New("holds a character that it must not")
+	}
+	return values[0], nil
+}
+
+// ParamHeader is the value, without its encoding, of the header by which a client repeats an argument of a tool; name is what the
+// tool calls it.
+func ParamHeader(h http.Header, name string) (value string, has bool, err error) {
+	values := h.Values("Mcp-Param-" + name)
+	raw, err := single(values, ' ')
+	if err == nil {
+		value, err = decodeValue(raw)
+	}
+	return value, len(values) > 0, err
 }
 
 // decodeValue undoes the encoding of values that no header can carry as they are.

@@ -23,8 +23,13 @@ type Server struct {
 // NewServer makes a server for a gateway. Without certificates it speaks HTTP without TLS.
 func NewServer(g *Gateway, certificates *Certificates, log *slog.Logger) *Server {
 	streams, cancel := context.WithCancel(context.Background())
+	// HTTP/2 would end a stream that is silent for as long as a client may take to be written to; and bounds on connections would
+	// bound nothing.
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true)
 	s := &Server{gateway: g, streams: cancel, http: &http.Server{
 		Handler:           endWith(streams, g),
+		Protocols:         protocols,
 		ReadHeaderTimeout: g.limits.ReadTime,
 		// Each write extends it: it is how long a client may take, not how long an answer may.
 		WriteTimeout:   g.limits.WriteTime,

@@ -27,7 +27,7 @@ func text(s string) *mcp.CallToolResult {
 	return &mcp.CallToolResult{Content: []mcp.Content{&mcp.TextContent{Text: s}}}
 }
 
-// Server has tools that answer (echo), report progress and log before (steps), ask the client's user (ask), never answer (hang), and make
+// Server has tools that answer (echo), report progress and log before (steps), ask the client's user (ask), never answer (hang, which says on stderr when it begins and when it was cancelled), and make
 // the process end (crash). It speaks the revisions that are named, or all.
 func Server(versions ...string) *mcp.Server {
 	server := mcp.NewServer(&mcp.Implementation{Name: "test", Version: "1"}, &mcp.ServerOptions{SupportedProtocolVersions: versions})
@@ -58,6 +58,7 @@ func Server(versions ...string) *mcp.Server {
 		return text(in + ": " + answer.Action), nil
 	})
 	add("hang", func(ctx context.Context, _ *mcp.CallToolRequest, in string) (*mcp.CallToolResult, error) {
+		fmt.Fprintln(os.Stderr, "hangs", in)
 		<-ctx.Done()
 		fmt.Fprintln(os.Stderr, "cancelled", in)
 		return nil, ctx.Err()

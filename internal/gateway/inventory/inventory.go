@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -48,6 +49,14 @@ type Tool struct {
 	// SHA256 is over the tool's definition in the canonical form of RFC 8785, in hex: it changes when anything in the definition does, and
 	// not with the order of its keys.
 	SHA256 string `json:"sha256"`
+	// Params are the arguments that clients repeat in headers.
+	Params []Param `json:"-"`
+}
+
+// Param is an argument of a tool that clients repeat in the header Mcp-Param-<Header>: the value at a path of keys.
+type Param struct {
+	Path   []string
+	Header string
 }
 
 // Inventory is what a server has said of itself.
@@ -186,7 +195,10 @@ func appendPage(tools []Tool, result []byte) ([]Tool, string, error) {
 		return nil, "", errors.New("the server has more tools than it may")
 	}
 	for _, raw := range page.Tools {
-		var tool struct{ Name string }
+		var tool struct {
+			Name        string
+			InputSchema schema
+		}
 		if err := json.Unmarshal(raw, &tool); err != nil || tool.Name == "" || len(tool.Name) > maxName {
 			return nil, "", errors.New("a tool has no name, or one that is too long")
 		}
@@ -194,9 +206,40 @@ func appendPage(tools []Tool, result []byte) ([]Tool, string, error) {
 		if err := canonical.Canonicalize(jsontext.AllowInvalidUTF8(true)); err != nil {
 			return nil, "", errors.New("a tool's definition has no canonical form")
 		}
-		tools = append(tools, Tool{Name: tool.Name, SHA256: digest(canonical)})
+		tools = append(tools, Tool{Name: tool.Name, SHA256: digest(canonical), Params: tool.InputSchema.params(nil, nil)})
 	}
 	return tools, page.NextCursor, nil
+}
+
+// schema is what of a tool's input schema tells its headers.
+type schema struct {
+	Header     string            `json:"x-mcp-header"`
+	Properties map[string]schema `json:"properties"`
+}
+
+// UnmarshalJSON never fails: a schema may be of any form, and what is not of this one tells no header.
+func (s *schema) UnmarshalJSON(raw []byte) error {
+	var parts map[string]json.RawMessage
+	if json.Unmarshal(raw, &parts) == nil {
+		_ = json.Unmarshal(parts["x-mcp-header"], &s.Header)
+		_ = json.Unmarshal(parts["properties"], &s.Properties)
+	}
+	return nil
+}
+
+// maxParams bounds the headers of a tool.
+const maxParams = 64
+
+// params appends the arguments at a path and below it that have headers.
+func (s *schema) params(to []Param, path []string) []Param {
+	if s.Header != "" && len(to) < maxParams {
+		to = append(to, Param{Path: slices.Clone(path), Header: s.Header})
+	}
+	for _, name := range slices.Sorted(maps.Keys(s.Properties)) {
+		below := s.Properties[name]
+		to = below.params(to, append(path, name))
+	}
+	return to
 }
 
 func digest(of []byte) string {

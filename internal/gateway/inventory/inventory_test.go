@@ -160,6 +160,17 @@ func TestDigest(t *testing.T) {
 	take(`{"name":"a","description":"\ud800"}`) // half of a pair, as careless truncation leaves it
 }
 
+func TestParams(t *testing.T) {
+	tools, _, err := appendPage(nil, []byte(`{"tools":[{"name":"a","inputSchema":{"properties":{"region":{"type":"string","x-mcp-header":"Region"},"odd":true,"x":{"x-mcp-header":7},
+		"deep":{"properties":{"er":{"x-mcp-header":"Deeper"}},"items":{"x-mcp-header":"No"}}}}},{"name":"b","inputSchema":[]},{"name":"c"}]}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := fmt.Sprint(tools[0].Params, tools[1].Params, tools[2].Params); got != "[{[deep er] Deeper} {[region] Region}] [] []" {
+		t.Errorf("got %s", got)
+	}
+}
+
 func TestProber(t *testing.T) {
 	s := &server{answers: map[string]string{"server/discover": discovers, "tools/list": `"result":{"tools":[{"name":"a"}]}`}}
 	var found *Inventory

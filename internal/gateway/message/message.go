@@ -65,6 +65,7 @@ type Params struct {
 	Raw             []byte
 	Name            []byte
 	URI             []byte
+	Arguments       []byte
 	ProtocolVersion []byte // of initialize
 	RequestID       []byte // of notifications/cancelled
 	ProgressToken   []byte // of notifications/progress

@@ -15,7 +15,7 @@ func TestParse(t *testing.T) {
 	}{
 		"request": {
 			in:   ` {"extra":{"a":[1,{"a":2}]},"id":123456789012345678901234567890,"method":"tools/call","jsonrpc":"2.0","params":{"arguments":{"Name":"x"},"name":"fetch"}}` + "\n",
-			want: Message{Kind: Request, ID: []byte("123456789012345678901234567890"), Method: "tools/call", Params: Params{Raw: []byte(`{"arguments":{"Name":"x"},"name":"fetch"}`), Name: []byte(`"fetch"`)}},
+			want: Message{Kind: Request, ID: []byte("123456789012345678901234567890"), Method: "tools/call", Params: Params{Raw: []byte(`{"arguments":{"Name":"x"},"name":"fetch"}`), Name: []byte(`"fetch"`), Arguments: []byte(`{"Name":"x"}`)}},
 		},
 		"escaped": {
 			in:   `{"jsonrpc":"2.0","id":"\u0061","\u006dethod":"tools\/list"}`,

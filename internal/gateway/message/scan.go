@@ -272,6 +272,8 @@ func (s *scanner) found(at place, key, value []byte) {
 			m.Params.Name = value
 		case "uri":
 			m.Params.URI = value
+		case "arguments":
+			m.Params.Arguments = value
 		case "protocolVersion":
 			m.Params.ProtocolVersion = value
 		case "requestId":

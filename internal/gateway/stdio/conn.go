@@ -20,8 +20,18 @@ func (b *Backend) Dial(context.Context) (inventory.Conn, error) {
 	return c, err
 }
 
-// Found notes what a handshake has shown: to a server that does not speak a revision without sessions, nothing is sent in one.
-func (b *Backend) Found(i *inventory.Inventory) { b.onlyLegacy.Store(!i.Modern()) }
+// Found notes what a handshake has shown: to a server that does not speak a revision without sessions, nothing is sent in one; and
+// what arguments clients repeat in headers.
+func (b *Backend) Found(i *inventory.Inventory) {
+	b.onlyLegacy.Store(!i.Modern())
+	params := map[string][]inventory.Param{}
+	for _, tool := range i.Tools {
+		if len(tool.Params) > 0 {
+			params[tool.Name] = tool.Params
+		}
+	}
+	b.params.Store(&params)
+}
 
 // conn is a process that only the gateway talks to.
 type conn struct {

@@ -26,6 +26,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/mcpwarden/mcp-warden/internal/gateway"
+	"github.com/mcpwarden/mcp-warden/internal/gateway/inventory"
 	"github.com/mcpwarden/mcp-warden/internal/gateway/message"
 )
 
@@ -82,6 +83,8 @@ type Backend struct {
 	stop    chan struct{}
 	// onlyLegacy is known once a handshake has shown that the server speaks no revision without sessions.
 	onlyLegacy atomic.Bool
+	// params of each tool that clients repeat in headers, as the last handshake has shown them.
+	params atomic.Pointer[map[string][]inventory.Param]
 
 	mu       sync.Mutex
 	sessions map[string]*session
@@ -174,6 +177,9 @@ func (b *Backend) serve(x *gateway.Exchange, reply *gateway.Reply) *gateway.Refu
 	case x.Modern() && b.onlyLegacy.Load():
 		return unsupported(`["2025-11-25","2025-06-18","2025-03-26"]`)
 	case x.Modern():
+		if refusal := b.checkModern(x); refusal != nil {
+			return refusal
+		}
 		return b.stateless(x, reply)
 	case !legacy[x.Headers.Version] && (m == nil || m.Method != "initialize"):
 		return unsupported(`["2026-07-28","2025-11-25","2025-06-18","2025-03-26"]`)

@@ -208,7 +208,7 @@ func TestSDK(t *testing.T) {
 				_, err := gatewaytest.Call(ctx, session, "hang", version)
 				called <- err
 			}()
-			waitFor(t, func() bool { return f.inFlight() > 0 })
+			waitFor(t, func() bool { return f.log.contains("hangs " + version) })
 			cancel()
 			if err := <-called; err == nil {
 				t.Error("a call that was cancelled has an answer")
