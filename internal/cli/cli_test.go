@@ -151,6 +151,17 @@ spec:
 	compareGolden(t, "render.yaml", stdout)
 }
 
+// What goes to no terminal has no colours in it, and no words change where it has.
+func TestPaint(t *testing.T) {
+	var b strings.Builder
+	if p := painterFor(&b); p.in(red, "error") != "error" {
+		t.Error("coloured where there is no terminal")
+	}
+	if got := paint(true).in(red, "error"); got != "\x1b[31merror\x1b[0m" {
+		t.Errorf("got %q", got)
+	}
+}
+
 const goodServer = `apiVersion: mcpwarden.io/v1alpha1
 kind: MCPServer
 metadata: {name: web, namespace: agents}
