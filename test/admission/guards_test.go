@@ -12,6 +12,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	autoscalingv1 "k8s.io/api/autoscaling/v1"
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
@@ -99,12 +100,16 @@ func (s *site) apply(t *testing.T) {
 func (s *site) awaitPod(t *testing.T) {
 	t.Helper()
 	pods := &corev1.PodList{}
+	slices := &discoveryv1.EndpointSliceList{}
 	err := wait.PollUntilContextTimeout(t.Context(), glance, patience, true, func(ctx context.Context) (bool, error) {
 		err := admin.List(ctx, pods, client.InNamespace(s.namespace), client.MatchingLabels(plan.SelectorLabels("web")))
-		return len(pods.Items) == 2, err
+		if err == nil {
+			err = admin.List(ctx, slices, client.InNamespace(s.namespace), client.MatchingLabels{discoveryv1.LabelServiceName: "web", plan.LabelManagedBy: plan.ManagedBy})
+		}
+		return len(pods.Items) == 2 && len(slices.Items) > 0, err
 	})
 	if err != nil {
-		t.Fatalf("Kubernetes makes no pods: %v", err)
+		t.Fatalf("Kubernetes makes no pods or no EndpointSlice: %v", err)
 	}
 	s.pod = &pods.Items[0]
 }
@@ -219,9 +224,30 @@ func (s *site) tampering() []attempt {
 		{"the Deployment's label", deployment(func(d *appsv1.Deployment) { unlabel(d) })},
 		{"the Deployment's owner", deployment(func(d *appsv1.Deployment) { d.OwnerReferences = nil })},
 		{"the operator's annotations", deployment(func(d *appsv1.Deployment) { d.Annotations = map[string]string{plan.AnnotationStopped: "true"} })},
+		{"a finalizer", deployment(func(d *appsv1.Deployment) { d.Finalizers = []string{"a.example/b"} })},
 		{"no Deployment", remove(&appsv1.Deployment{ObjectMeta: meta})},
 		{"another image in the ReplicaSet", change(sets.DeepCopy(), func(r *appsv1.ReplicaSet) { r.Spec.Template.Spec.Containers[0].Image = "evil.example/a" })},
 		{"no ReplicaSet", remove(sets)},
+		{"a revision that is scaled", func(ctx context.Context, c client.Client) error {
+			scale := &autoscalingv1.Scale{ObjectMeta: metav1.ObjectMeta{Namespace: s.namespace, Name: sets.Name}, Spec: autoscalingv1.ScaleSpec{Replicas: 5}}
+			return c.SubResource("scale").Update(ctx, sets.DeepCopy(), &client.SubResourceUpdateOptions{SubResourceBody: scale, UpdateOptions: client.UpdateOptions{DryRun: []string{metav1.DryRunAll}}})
+		}},
+		{"an endpoint of one's own", create(&discoveryv1.EndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: s.namespace, Name: "other", Labels: map[string]string{discoveryv1.LabelServiceName: "web"}},
+			AddressType: discoveryv1.AddressTypeIPv4, Endpoints: []discoveryv1.Endpoint{{Addresses: []string{"203.0.113.7"}}}})},
+		{"another Endpoints object", func(ctx context.Context, c client.Client) error {
+			endpoints := &unstructured.Unstructured{Object: map[string]any{"apiVersion": "v1", "kind": "Endpoints", "metadata": map[string]any{"namespace": s.namespace, "name": "web"}}}
+			return c.Patch(ctx, endpoints, client.RawPatch(types.MergePatchType, []byte(`{"subsets":[{"addresses":[{"ip":"203.0.113.7"}]}]}`)), client.DryRunAll)
+		}},
+		{"another Endpoints object, without a label", func(ctx context.Context, c client.Client) error {
+			endpoints := &unstructured.Unstructured{Object: map[string]any{"apiVersion": "v1", "kind": "Endpoints", "metadata": map[string]any{"namespace": s.namespace, "name": "web"}}}
+			return c.Patch(ctx, endpoints, client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"labels":null},"subsets":[{"addresses":[{"ip":"203.0.113.7"}]}]}`)), client.DryRunAll)
+		}},
+		{"no endpoints", func(ctx context.Context, c client.Client) error {
+			return c.DeleteAllOf(ctx, &discoveryv1.EndpointSlice{}, client.InNamespace(s.namespace), client.MatchingLabels{discoveryv1.LabelServiceName: "web"}, client.DryRunAll)
+		}},
+		{"another address of a pod", subresource("status", s.pod, func(p *corev1.Pod) {
+			p.Status.PodIP, p.Status.PodIPs = "203.0.113.7", []corev1.PodIP{{IP: "203.0.113.7"}}
+		})},
 
 		{"a NetworkPolicy that opens everything", policy(func(p *networkingv1.NetworkPolicy) {
 			p.Spec.Egress = append(p.Spec.Egress, networkingv1.NetworkPolicyEgressRule{})
@@ -305,8 +331,10 @@ func (s *site) harmless() []attempt {
 			d.Spec.Template.Annotations["kubectl.kubernetes.io/restartedAt"] = time.Now().Format(time.RFC3339)
 		})},
 		{"an annotation", deployment(func(d *appsv1.Deployment) { d.Annotations = map[string]string{"a.example/b": "c"} })},
-		{"a finalizer", deployment(func(d *appsv1.Deployment) { d.Finalizers = []string{"a.example/b"} })},
 		{"an annotation of a pod", change(s.pod.DeepCopy(), func(p *corev1.Pod) { p.Annotations = map[string]string{"cni.example/ip": "c"} })},
+		{"an annotation of a pod, by its status", subresource("status", s.pod, func(p *corev1.Pod) { p.Annotations = map[string]string{"cni.example/ip": "c"} })},
+		{"an endpoint of another Service", create(&discoveryv1.EndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: s.namespace, Name: "other", Labels: map[string]string{discoveryv1.LabelServiceName: "other"}},
+			AddressType: discoveryv1.AddressTypeIPv4, Endpoints: []discoveryv1.Endpoint{{Addresses: []string{"203.0.113.7"}}}})},
 		{"kubectl scale", func(ctx context.Context, c client.Client) error {
 			scale := &autoscalingv1.Scale{ObjectMeta: meta, Spec: autoscalingv1.ScaleSpec{Replicas: 3}}
 			return c.SubResource("scale").Update(ctx, &appsv1.Deployment{ObjectMeta: meta}, &client.SubResourceUpdateOptions{SubResourceBody: scale, UpdateOptions: client.UpdateOptions{DryRun: []string{metav1.DryRunAll}}})
