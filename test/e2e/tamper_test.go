@@ -96,14 +96,14 @@ var tampers = []tamper{
 	{name: "no filter of system calls", control: "POD-06", mutation: patched("/spec/containers/0/securityContext/seccompProfile", `Object.spec.containers.securityContext.seccompProfile{type: "Unconfined"}`)},
 	{name: "a token of the account", control: "POD-07", mutation: patched("/spec/automountServiceAccountToken", "true")},
 	{name: "links to every Service", control: "POD-08", mutation: patched("/spec/enableServiceLinks", "true")},
-	{name: "the node's processes", control: "POD-09", mutation: patched("/spec/hostPID", "true")},
+	{name: "a port of the node", control: "POD-09", mutation: patched("/spec/containers/0/ports/-", `Object.spec.containers.ports{name: "node", containerPort: 9999, hostPort: 39999}`)},
 	{name: "a folder of the node", control: "POD-10", mutation: patched("/spec/volumes/-", `Object.spec.volumes{name: "host", hostPath: Object.spec.volumes.hostPath{path: "/tmp"}}`)},
 	{name: "another Secret as a volume", control: "POD-10", mutation: patched("/spec/volumes/-", `Object.spec.volumes{name: "more", secret: Object.spec.volumes.secret{secretName: "more", optional: true}}`)},
 	{name: "no limits", control: "POD-11", mutation: patched("/spec/containers/0/resources", `Object.spec.containers.resources{}`)},
 	{name: "AppArmor switched off", control: "POD-12", mutation: patched("/spec/containers/0/securityContext/appArmorProfile", `Object.spec.containers.securityContext.appArmorProfile{type: "Unconfined"}`)},
 	{name: "another program", control: "POD-18", mutation: patched("/spec/containers/0/args", `["-http", ":8081"]`)},
 	{name: "another image at admission", control: "IMG-03", mutation: patched("/spec/containers/0/image", `"elsewhere.example/server:v1"`)},
-	{name: "another Secret as variables", control: "SEC-08", mutation: patched("/spec/containers/0/envFrom", `[Object.spec.containers.envFrom{secretRef: Object.spec.containers.envFrom.secretRef{name: "more", optional: true}}]`)},
+	{name: "another Secret as variables", control: "SEC-08", mutation: patched("/spec/containers/0/envFrom", `[{"secretRef": {"name": "more"}}]`)},
 	{name: "a second network", control: "NET-14", mutation: `[JSONPatch{op: "add", path: "/metadata/annotations", value: {"k8s.v1.cni.cncf.io/networks": "other"}}]`},
 }
 
@@ -396,7 +396,7 @@ func (s *scene) asked(ctx context.Context, like *corev1.Pod) (*corev1.Pod, error
 // waitMutation waits until the API server changes pods, or does so no more.
 func (s *scene) waitMutation(t *testing.T, like, clean *corev1.Pod, mutated bool) {
 	t.Helper()
-	eventually(t, func(ctx context.Context) error {
+	within(t, 30*time.Second, func(ctx context.Context) error {
 		pod, err := s.asked(ctx, like)
 		if err != nil {
 			return err
