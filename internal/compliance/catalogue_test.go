@@ -266,6 +266,38 @@ func FuzzEvaluate(f *testing.F) {
 	})
 }
 
+// What a policy demands counts whatever its severity, also where it cannot be told. What the server alone wants does not.
+func TestUnknownCountsWhereAPolicyDemandsIt(t *testing.T) {
+	in := faithful(t, input(func(s *v1alpha1.MCPServer) {
+		s.Spec.Rotation = &v1alpha1.Rotation{MaxAge: &metav1.Duration{Duration: time.Hour}}
+	}))
+	in.Live.Pods.Unknown, in.Live.Secrets = "forbidden", compliance.SecretsVerdict{}
+	counts := func(id v1alpha1.ControlID) bool {
+		t.Helper()
+		r := resultOf(in, id)
+		if r.Result != v1alpha1.ControlUnknown {
+			t.Fatalf("%s is %q", id, r.Result)
+		}
+		return r.Counts()
+	}
+	if counts("SEC-03") {
+		t.Error("SEC-03 counts, and no policy demands it")
+	}
+	everything(&in.Policies[0].Spec)
+	in.Policies[0].Spec.Pods = &v1alpha1.PodPolicy{MaxResources: &v1alpha1.ResourceAmounts{}} // which nothing exceeds
+	for _, id := range []v1alpha1.ControlID{"SEC-03", "POD-17"} {
+		if !counts(id) {
+			t.Errorf("%s does not count, and a policy demands it", id)
+		}
+	}
+	in.Policies, in.PoliciesUnknown = nil, "forbidden"
+	for _, id := range []v1alpha1.ControlID{"SEC-02", "SEC-03", "POD-16", "NET-12"} {
+		if !counts(id) {
+			t.Errorf("%s does not count, and a policy may demand it", id)
+		}
+	}
+}
+
 // What blocks needs neither a plan nor a cluster, and only policies that enforce do it.
 func TestBlocking(t *testing.T) {
 	in := faithful(t, input(func(s *v1alpha1.MCPServer) { s.Spec.Image = "docker.io/evil/server:v1" }))

@@ -51,6 +51,8 @@ type Outcome struct {
 	Unknown string
 	// NotApplicable says that there is nothing to look at, such as where no policy demands anything.
 	NotApplicable bool
+	// Demanded says that a policy demands it, or may.
+	Demanded bool
 }
 
 // Violation is one thing that is wrong.
@@ -90,7 +92,7 @@ type Result struct {
 	Message string
 	// Violations that no exemption covers; for Exempted, those that one does.
 	Violations []Violation
-	// Demanded says that a policy with a name demands it, so that it counts whatever its severity.
+	// Demanded says that a policy demands what is violated, or what cannot be told, so that it counts whatever its severity.
 	Demanded bool
 }
 
@@ -127,6 +129,7 @@ func evaluate(c *Control, in *Input) Result {
 	applies := false
 	for _, half := range halves(c, in) {
 		applies = applies || !half.NotApplicable
+		sum.Demanded = sum.Demanded || half.Demanded
 		sum.Violations = append(sum.Violations, half.Violations...)
 		if sum.Unknown == "" {
 			sum.Unknown = half.Unknown
@@ -146,7 +149,7 @@ func evaluate(c *Control, in *Input) Result {
 	case len(out.Violations) > 0:
 		out.Result, out.Message = v1alpha1.ControlFail, messageOf(out.Violations)
 	case sum.Unknown != "":
-		out.Result, out.Message = v1alpha1.ControlUnknown, sum.Unknown
+		out.Result, out.Message, out.Demanded = v1alpha1.ControlUnknown, sum.Unknown, sum.Demanded
 	case len(exempted) > 0:
 		out.Result, out.Violations, out.Message = v1alpha1.ControlExempted, exempted, messageOf(exempted)
 	case applies:

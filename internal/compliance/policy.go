@@ -9,7 +9,7 @@ func eachPolicy(in *Input, ask func(*v1alpha1.MCPPolicySpec) ([]Violation, bool)
 	for i := range in.Policies {
 		violations, demands := ask(&in.Policies[i].Spec)
 		if demands {
-			out.NotApplicable = false
+			out.NotApplicable, out.Demanded = false, true
 		}
 		for _, v := range violations {
 			v.Policy = in.Policies[i].Name
@@ -17,7 +17,7 @@ func eachPolicy(in *Input, ask func(*v1alpha1.MCPPolicySpec) ([]Violation, bool)
 		}
 	}
 	if in.PoliciesUnknown != "" {
-		out.NotApplicable, out.Unknown = false, in.PoliciesUnknown
+		out.NotApplicable, out.Demanded, out.Unknown = false, true, in.PoliciesUnknown
 	}
 	return out
 }

@@ -38,7 +38,11 @@ var secretControls = []Control{
 		Remedy:     "Renew the value at its issuer and write the new one to the Secret.",
 		References: []string{"OWASP MCP01:2025", "CoSAI MCP-T1", "CoSAI MCP-T5"},
 		declared: func(in *Input) Outcome {
-			return Outcome{NotApplicable: !hasSecrets(in.Server) || len(maxAges(in)) == 0 && in.PoliciesUnknown == "", Unknown: in.PoliciesUnknown}
+			bounds := maxAges(in)
+			return Outcome{
+				NotApplicable: !hasSecrets(in.Server) || len(bounds) == 0 && in.PoliciesUnknown == "", Unknown: in.PoliciesUnknown,
+				Demanded: in.PoliciesUnknown != "" || slices.ContainsFunc(bounds, func(b bound) bool { return b.policy != "" }),
+			}
 		},
 		live: youngEnough,
 	},
