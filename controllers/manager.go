@@ -86,6 +86,8 @@ type Options struct {
 	Workers int
 	// BlockedRetry is how long it takes until what somebody else must cure is tried again; 30 s if zero.
 	BlockedRetry time.Duration
+	// CheckInterval is how often it is found out whether what verdicts are computed from can still be read; 10 s if zero.
+	CheckInterval time.Duration
 	// OwnerAge is how old what is known of the objects that fill Secrets may get; 5 min if zero.
 	OwnerAge time.Duration
 }
@@ -121,7 +123,7 @@ func NewManager(config *rest.Config, opts Options) (ctrl.Manager, error) {
 			return nil, fmt.Errorf("add the watch over namespaces: %w", err)
 		}
 	}
-	around, err := newSurroundings(mgr, opts.Namespaces)
+	around, err := newSurroundings(mgr, opts.Namespaces, cmp.Or(opts.CheckInterval, checkInterval))
 	if err != nil {
 		return nil, err
 	}

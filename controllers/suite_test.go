@@ -39,6 +39,8 @@ const (
 	glance = 20 * time.Millisecond
 	// blockedRetry of the operator under test.
 	blockedRetry = 300 * time.Millisecond
+	// testCheckInterval of the operator under test.
+	testCheckInterval = time.Second
 	// testOwnerAge of the operator under test.
 	testOwnerAge = 500 * time.Millisecond
 )
@@ -121,7 +123,12 @@ func startOperator() (*operator, error) {
 
 // startOperatorAs starts one under an account, limited to namespaces if some are named.
 func startOperatorAs(account string, namespaces ...string) (*operator, error) {
-	return startOperatorWith(account, func(o *controllers.Options) { o.Namespaces = namespaces })
+	return startOperatorWith(account, func(o *controllers.Options) {
+		o.Namespaces = namespaces
+		if len(namespaces) > 0 {
+			o.CheckInterval = 0 // each check asks in each namespace, which would never be calm
+		}
+	})
 }
 
 // componentImage of the operator under test.
@@ -143,7 +150,7 @@ func startOperatorBehind(r *recorder, account string, change func(*controllers.O
 			Controller: config.Controller{SkipNameValidation: new(true)},
 		},
 		ClusterDNS: types.NamespacedName{Namespace: "kube-system", Name: "kube-dns"}, Namespace: operatorNamespace, Workers: 8, BlockedRetry: blockedRetry, OwnerAge: testOwnerAge,
-		ComponentImage: componentImage,
+		ComponentImage: componentImage, CheckInterval: testCheckInterval,
 	}
 	change(&opts)
 	mgr, err := controllers.NewManager(c, opts)

@@ -127,6 +127,8 @@ type surroundings struct {
 	// mapper finds the version that the cluster serves of a kind.
 	mapper     meta.RESTMapper
 	namespaces []string
+	// every so often it is found out whether all can still be read.
+	every time.Duration
 	// settled is closed once all was read, or will not be for now.
 	settled chan struct{}
 
@@ -145,7 +147,7 @@ type kindState struct {
 }
 
 // newSurroundings have a cache of their own, because the manager waits for its own to be complete.
-func newSurroundings(mgr ctrl.Manager, namespaces []string) (*surroundings, error) {
+func newSurroundings(mgr ctrl.Manager, namespaces []string, every time.Duration) (*surroundings, error) {
 	opts := cache.Options{
 		HTTPClient: mgr.GetHTTPClient(), Scheme: mgr.GetScheme(), Mapper: mgr.GetRESTMapper(),
 		DefaultTransform: transformSurrounding, ReaderFailOnMissingInformer: true, DefaultUnsafeDisableDeepCopy: new(true),
@@ -166,7 +168,7 @@ func newSurroundings(mgr ctrl.Manager, namespaces []string) (*surroundings, erro
 		return nil, fmt.Errorf("create the cache of what others make: %w", err)
 	}
 	s := &surroundings{
-		cache: c, live: mgr.GetAPIReader(), mapper: mgr.GetRESTMapper(), namespaces: namespaces,
+		cache: c, live: mgr.GetAPIReader(), mapper: mgr.GetRESTMapper(), namespaces: namespaces, every: every,
 		settled: make(chan struct{}), states: map[schema.GroupKind]kindState{},
 	}
 	if err := mgr.Add(c); err != nil {
@@ -229,7 +231,7 @@ func (s *surroundings) Start(ctx context.Context) error {
 	s.check(ctx)
 	s.awaitSync(ctx)
 	close(s.settled)
-	tick := time.NewTicker(checkInterval)
+	tick := time.NewTicker(s.every)
 	defer tick.Stop()
 	for {
 		select {
