@@ -29,7 +29,7 @@ const (
 )
 
 // discoverTime is how long a server may take to answer to what it may not know: some of those that do not know it are silent.
-const discoverTime = 5 * time.Second
+const discoverTime = 10 * time.Second
 
 // Conn is a connection to a server. It is for one goroutine.
 type Conn interface {

@@ -55,7 +55,7 @@ func start(t *testing.T, server string, change func(*Limits)) fixture {
 	t.Helper()
 	all := gateway.DefaultLimits()
 	limits := DefaultLimits(all)
-	limits.StopGrace = 5 * time.Second
+	limits.StreamAfter = time.Hour // no answer becomes a stream because the machine is busy
 	if change != nil {
 		change(&limits)
 	}
@@ -311,6 +311,23 @@ func TestRouting(t *testing.T) {
 		if status, body := f.post(t, session, response); status != want {
 			t.Errorf("%s: %d %s", response, status, body)
 		}
+	}
+}
+
+// An answer that takes its time becomes a stream: the client sees that it was heard, and can come back for the rest.
+func TestStreamAfter(t *testing.T) {
+	f := start(t, "script", func(l *Limits) { l.StreamAfter = time.Millisecond })
+	session := f.open(t)
+	slow := f.do(t.Context(), t, http.MethodPost, session, say(1, ""), "MCP-Protocol-Version", "2025-11-25")
+	if ids, _ := events(t, slow, 1); ids[0] != "2-0" {
+		t.Errorf("it begins with %q", ids)
+	}
+	other := f.do(t.Context(), t, http.MethodPost, session, say(2, `{'jsonrpc':'2.0','id':1,'result':'at last'}|`+answer))
+	if ids, data := events(t, slow, 1); ids[0] != "2-1" || !strings.Contains(data[0], "at last") {
+		t.Errorf("got %q %q", ids, data)
+	}
+	if body, err := io.ReadAll(other.Body); err != nil || !strings.Contains(string(body), "done") {
+		t.Errorf("the other: %s, %v", body, err)
 	}
 }
 

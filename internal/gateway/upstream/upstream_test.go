@@ -231,7 +231,7 @@ func TestClientGoes(t *testing.T) {
 // What a server does wrong becomes an error that says so, with the request's id.
 func TestBadServers(t *testing.T) {
 	limits := gateway.DefaultLimits()
-	limits.MessageBytes, limits.AnswerTime = 1<<10, 100*time.Millisecond
+	limits.MessageBytes = 1 << 10
 	release := make(chan bool)
 	for name, test := range map[string]struct {
 		answer http.HandlerFunc
@@ -264,7 +264,9 @@ func TestBadServers(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			server := httptest.NewServer(test.answer)
 			defer server.Close()
+			limits := limits
 			if name == "slow" {
+				limits.AnswerTime = 100 * time.Millisecond
 				defer close(release)
 			}
 			status, body := ask(t, front(t, server.URL, limits))
