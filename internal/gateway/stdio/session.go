@@ -89,8 +89,11 @@ func (s *session) route(m *message.Message) *stream {
 		}
 		s.asked[string(m.ID)] = true
 	case message.Notification:
-		if m.Method == "notifications/progress" {
+		switch m.Method {
+		case "notifications/progress":
 			return s.tokens[string(m.Params.ProgressToken)]
+		case "notifications/cancelled": // the server has given up what it asked
+			delete(s.asked, string(m.Params.RequestID))
 		}
 		if m.Method == "notifications/resources/updated" || strings.HasSuffix(m.Method, "/list_changed") {
 			return s.alone // of no request

@@ -307,7 +307,8 @@ func TestRouting(t *testing.T) {
 	if _, got := events(t, standalone, 3); !strings.Contains(got[0], "message") || !strings.Contains(got[1], "list_changed") || !strings.Contains(got[2], "elicitation") {
 		t.Errorf("the stream of no request: %q", got)
 	}
-	for response, want := range map[string]int{`{"jsonrpc":"2.0","id":"other","result":{}}`: 400, `{"jsonrpc":"2.0","id":"ask","result":{}}`: 202} {
+	f.post(t, session, say(3, `{'jsonrpc':'2.0','id':'given up','method':'ping'}|{'jsonrpc':'2.0','method':'notifications/cancelled','params':{'requestId':'given up'}}|`+answer))
+	for response, want := range map[string]int{`{"jsonrpc":"2.0","id":"other","result":{}}`: 400, `{"jsonrpc":"2.0","id":"given up","result":{}}`: 400, `{"jsonrpc":"2.0","id":"ask","result":{}}`: 202} {
 		if status, body := f.post(t, session, response); status != want {
 			t.Errorf("%s: %d %s", response, status, body)
 		}
