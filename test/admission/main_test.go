@@ -146,6 +146,13 @@ func must(t *testing.T, err error) {
 	}
 }
 
+// enact makes a policy that ends with the test: each one costs every write of a server something.
+func enact(t *testing.T, policy *v1alpha1.MCPPolicy) {
+	t.Helper()
+	must(t, admin.Create(t.Context(), policy))
+	t.Cleanup(func() { must(t, admin.Delete(context.Background(), policy)) })
+}
+
 // newNamespace makes a namespace of a test's own, with labels.
 func newNamespace(t *testing.T, labels map[string]string) string {
 	t.Helper()

@@ -1,7 +1,6 @@
 package admission
 
 import (
-	"context"
 	"fmt"
 	"maps"
 	"regexp"
@@ -226,7 +225,7 @@ func TestAPIServerAndCatalogueAgree(t *testing.T) {
 			t.Errorf("two cases are named %q", tc.name)
 		}
 		namespaces[tc.name] = newNamespace(t, nil)
-		must(t, admin.Create(t.Context(), policyOf(t, tc, namespaces[tc.name])))
+		enact(t, policyOf(t, tc, namespaces[tc.name]))
 	}
 	must(t, inForce(t.Context()))
 	for _, tc := range cases {
@@ -319,8 +318,7 @@ func TestNamespaceSelectors(t *testing.T) {
 	for i, selector := range selectors {
 		p := &v1alpha1.MCPPolicy{}
 		decode(t, fmt.Sprintf("metadata: {name: selector-%d}\nspec: {namespaceSelector: {%s}, action: Warn, images: {requireDigest: true}}", i, selector), p)
-		must(t, admin.Create(t.Context(), p))
-		t.Cleanup(func() { must(t, admin.Delete(context.Background(), p)) })
+		enact(t, p)
 		policies[p.Name] = p
 	}
 	must(t, inForce(t.Context()))
@@ -352,7 +350,7 @@ func TestActions(t *testing.T) {
 	namespace := newNamespace(t, nil)
 	policy := policyOf(t, judged{policy: "images: {requireDigest: true}"}, namespace)
 	policy.Spec.Action = v1alpha1.PolicyWarn
-	must(t, admin.Create(t.Context(), policy))
+	enact(t, policy)
 	must(t, inForce(t.Context()))
 	heard := warnings{}
 	must(t, clientWith(t, &heard).Create(t.Context(), serverOf(t, "", namespace), client.DryRunAll))
@@ -376,7 +374,7 @@ func TestOnlyWhatIsNewIsRefused(t *testing.T) {
 	old := "env: [{name: B, value: b}], scheduling: {runtimeClassName: runc}, filesystem: {data: [{mountPath: /b, claimName: b}]}, resources: {limits: {memory: 2Gi}}, " +
 		"network: {egress: [{to: {host: b.example}, ports: [80]}, {to: {cidr: 10.0.0.0/8}, ports: [443]}]}"
 	must(t, admin.Create(t.Context(), serverOf(t, old, namespace)))
-	must(t, admin.Create(t.Context(), policyOf(t, judged{policy: everything}, namespace)))
+	enact(t, policyOf(t, judged{policy: everything}, namespace))
 	must(t, inForce(t.Context()))
 	for _, tc := range []struct{ name, spec, want string }{
 		{"a field that no policy is about", old + ", replicas: 2", ""},
@@ -441,7 +439,7 @@ func TestLargest(t *testing.T) {
 		", deniedCIDRs: " + many(64, "'2001:db8:%d:1234:5678:9abc:def0:0/112'") + ", allowedPorts: " + strings.ReplaceAll(many(64, "1%d"), " ", "") + "}, secrets: {allowedEnvNames: " + many(128, "P%d"+strings.Repeat("A", 240)+"*") +
 		"}, pods: {maxResources: {memory: 64Mi}, requireUserNamespace: true}, exemptions: " + many(256, "{namespace: NAMESPACE, name: server, controls: "+many(64, "NET-99")+", reason: r, expiresAt: '2099-01-31T00:00:00Z'}")}
 	policy.policy = distinctControls(policy.policy)
-	must(t, admin.Create(t.Context(), policyOf(t, policy, namespace)))
+	enact(t, policyOf(t, policy, namespace))
 	must(t, inForce(t.Context()))
 	ports := strings.ReplaceAll(many(32, "2%d"), " ", "")
 	server := serverOf(t, "image: 'registry.example/"+strings.Repeat("a", 200)+"', env: "+many(128, "{name: P%d"+strings.Repeat("A", 239)+"B, value: b}")+
