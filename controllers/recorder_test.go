@@ -16,6 +16,8 @@ type request struct {
 	verb, resource, namespace, name string
 	// metadata says that no more than metadata was asked for.
 	metadata bool
+	// body of a patch.
+	body string
 }
 
 func (r request) String() string {
@@ -135,6 +137,12 @@ func parse(in *http.Request) (request, bool) {
 	}
 	out.verb = verb(in, out.name)
 	out.metadata = strings.Contains(in.Header.Get("Accept"), "as=PartialObjectMetadata")
+	if out.verb == "patch" && in.GetBody != nil {
+		if body, err := in.GetBody(); err == nil {
+			raw, _ := io.ReadAll(body)
+			out.body = string(raw)
+		}
+	}
 	return out, true
 }
 
