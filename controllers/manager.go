@@ -153,6 +153,10 @@ func NewManager(config *rest.Config, opts Options) (ctrl.Manager, error) {
 	if err := proxies.setUp(mgr, opts.Workers); err != nil {
 		return nil, err
 	}
+	reports := &OpenReportsReconciler{base: shared}
+	if err := reports.setUp(mgr); err != nil {
+		return nil, err
+	}
 	if len(opts.Namespaces) > 0 {
 		return mgr, nil // the status of a policy tells of all namespaces
 	}
@@ -369,7 +373,7 @@ func serviceChanged(e event.UpdateEvent) bool {
 }
 
 // serversIn lists servers as the cache has them: a watch must not wait for the writes of others.
-func (r *MCPServerReconciler) serversIn(ctx context.Context, opts ...client.ListOption) []reconcile.Request {
+func (r *base) serversIn(ctx context.Context, opts ...client.ListOption) []reconcile.Request {
 	servers := &v1alpha1.MCPServerList{}
 	if err := r.Client.List(ctx, servers, append(opts, client.UnsafeDisableDeepCopy, client.DisableReadYourWritesConsistency)...); err != nil {
 		ctrl.LoggerFrom(ctx).Error(err, "List MCPServers")

@@ -89,7 +89,7 @@ func (r *MCPServerReconciler) confirm(ctx context.Context, server *v1alpha1.MCPS
 }
 
 // serversAround answers to a change of what surrounds servers: one, those of a namespace, or all.
-func (r *MCPServerReconciler) serversAround(ctx context.Context, servers types.NamespacedName) []reconcile.Request {
+func (r *base) serversAround(ctx context.Context, servers types.NamespacedName) []reconcile.Request {
 	switch {
 	case servers.Namespace == "":
 		return r.serversIn(ctx)

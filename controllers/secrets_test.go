@@ -167,6 +167,8 @@ func TestOneKeyRollsWhoNamesItOnce(t *testing.T) {
 	}
 	for _, server := range servers {
 		waitReason(t, server, v1alpha1.ConditionSecretsCurrent, v1alpha1.ReasonCurrent)
+		waitReason(t, server, v1alpha1.ConditionReady, v1alpha1.ReasonServing)
+		waitReason(t, server, v1alpha1.ConditionReconciling, v1alpha1.ReasonReconciled) // each pod that gets ready is a write
 	}
 	waitTokens(t, servers[0], "one")
 	waitTokens(t, servers[2], "x")

@@ -28,6 +28,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/event"
 
 	"github.com/mcpwarden/mcp-warden/api/v1alpha1"
+	"github.com/mcpwarden/mcp-warden/internal/compliance"
 	"github.com/mcpwarden/mcp-warden/internal/plan"
 )
 
@@ -70,6 +71,7 @@ var (
 	kindDeployment         = schema.GroupKind{Group: appsv1.GroupName, Kind: "Deployment"}
 	kindCiliumPolicy       = plan.CiliumNetworkPolicyKind.GroupKind()
 	kindCiliumClusterwide  = schema.GroupKind{Group: kindCiliumPolicy.Group, Kind: "CiliumClusterwideNetworkPolicy"}
+	kindOpenReport         = compliance.OpenReportKind.GroupKind()
 	kindsOfRoute           = []schema.GroupKind{
 		{Group: groupGateway, Kind: "HTTPRoute"}, {Group: groupGateway, Kind: "GRPCRoute"},
 		{Group: groupGateway, Kind: "TLSRoute"}, {Group: groupGateway, Kind: "TCPRoute"}, {Group: groupGateway, Kind: "UDPRoute"},
@@ -97,6 +99,7 @@ func allSurroundings() []surrounding {
 		{kind: kindPod, object: typed(&corev1.Pod{}), concerns: serverOfAccount},
 		{kind: kindService}, {kind: kindServiceAccount}, {kind: kindDeployment},
 	}
+	out = append(out, surrounding{kind: kindOpenReport, optional: true}) // written, and never read for a verdict
 	for _, kind := range kindsOfRoute {
 		out = append(out, surrounding{kind: kind, optional: true, object: untyped, concerns: namespacesOfRoute})
 	}
@@ -278,7 +281,7 @@ func (s *surroundings) check(ctx context.Context) (changed bool) {
 		before, known := s.states[kind.kind]
 		s.states[kind.kind] = now
 		s.mu.Unlock()
-		changed = changed || !known || before.unknown != now.unknown || (before.informer == nil) != (now.informer == nil)
+		changed = changed || !known || before.unknown != now.unknown || before.gvk != now.gvk
 	}
 	return changed
 }
