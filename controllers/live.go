@@ -1,6 +1,7 @@
 package controllers
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -40,7 +41,7 @@ func (r *MCPServerReconciler) live(ctx context.Context, server *v1alpha1.MCPServ
 	if obs == nil {
 		out.Pods.Unknown = "the server could not be looked at: " + err.Error()
 	} else {
-		out.Deployment, out.Pods.Value = obs.deployment, obs.pods
+		out.Deployment, out.Pods.Value = obs.deployment, slices.Clone(obs.pods)
 	}
 	around, namespace := r.surroundings, client.InNamespace(server.Namespace)
 	strangers := &corev1.PodList{}
@@ -49,7 +50,7 @@ func (r *MCPServerReconciler) live(ctx context.Context, server *v1alpha1.MCPServ
 	}
 	for i := range strangers.Items {
 		if strangers.Items[i].Spec.ServiceAccountName == server.Name {
-			out.Pods.Value = append(slices.Clip(out.Pods.Value), strangers.Items[i])
+			out.Pods.Value = append(out.Pods.Value, strangers.Items[i])
 		}
 	}
 	r.liveNetworkPolicies(ctx, server.Namespace, out)
@@ -65,7 +66,28 @@ func (r *MCPServerReconciler) live(ctx context.Context, server *v1alpha1.MCPServ
 	out.Drift = driftOf(in, err)
 	out.Secrets = secretsVerdict(in)
 	out.Twins = r.twins(ctx, server)
+	inOrder(out)
 	return out
+}
+
+// inOrder sorts what a cache lists in any order: the same must be told each time, or each telling is a write.
+func inOrder(live *compliance.Live) {
+	slices.SortFunc(live.Pods.Value, func(a, b corev1.Pod) int { return cmp.Compare(a.Name, b.Name) })
+	slices.SortFunc(live.NetworkPolicies.Value, func(a, b networkingv1.NetworkPolicy) int { return cmp.Compare(a.Name, b.Name) })
+	slices.SortFunc(live.Services.Value, func(a, b corev1.Service) int { return cmp.Compare(a.Name, b.Name) })
+	slices.SortFunc(live.Ingresses.Value, func(a, b networkingv1.Ingress) int { return cmp.Compare(a.Name, b.Name) })
+	slices.SortFunc(live.OtherPolicies.Value, func(a, b compliance.OtherPolicy) int {
+		return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Name, b.Name))
+	})
+	slices.SortFunc(live.Routes.Value, func(a, b compliance.Route) int {
+		return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
+	})
+	slices.SortFunc(live.Bindings.Value, func(a, b compliance.Binding) int {
+		return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Name, b.Name))
+	})
+	slices.SortFunc(live.Twins.Value, func(a, b compliance.Twin) int {
+		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name), cmp.Compare(a.Ours, b.Ours))
+	})
 }
 
 // seenAs is what a list brought, or why it brought nothing.
