@@ -55,9 +55,9 @@ func (r *MCPServerReconciler) live(ctx context.Context, server *v1alpha1.MCPServ
 	}
 	r.liveNetworkPolicies(ctx, server.Namespace, out)
 	services := &corev1.ServiceList{}
-	out.Services = seenAs(services, &services.Items, cmpOr(around.unread(kindService), func() string { return errorText(r.Client.List(ctx, services, namespace, client.UnsafeDisableDeepCopy)) }))
+	out.Services = seenAs(&services.Items, cmpOr(around.unread(kindService), func() string { return errorText(r.Client.List(ctx, services, namespace, client.UnsafeDisableDeepCopy)) }))
 	ingresses := &networkingv1.IngressList{}
-	out.Ingresses = seenAs(ingresses, &ingresses.Items, around.list(ctx, kindIngress, ingresses, namespace))
+	out.Ingresses = seenAs(&ingresses.Items, around.list(ctx, kindIngress, ingresses, namespace))
 	out.OtherPolicies = r.otherPolicies(ctx, server.Namespace)
 	out.Routes = r.routes(ctx, server.Namespace)
 	out.NamespaceLabels = r.namespaceLabels(ctx, server.Namespace)
@@ -91,7 +91,7 @@ func inOrder(live *compliance.Live) {
 }
 
 // seenAs is what a list brought, or why it brought nothing.
-func seenAs[T any](_ client.ObjectList, items *[]T, unknown string) compliance.Seen[[]T] {
+func seenAs[T any](items *[]T, unknown string) compliance.Seen[[]T] {
 	if unknown != "" {
 		return compliance.Seen[[]T]{Unknown: unknown}
 	}
@@ -120,7 +120,7 @@ func (r *MCPServerReconciler) liveNetworkPolicies(ctx context.Context, namespace
 		unknown = errorText(r.Client.List(ctx, ours, client.InNamespace(namespace), client.UnsafeDisableDeepCopy))
 	}
 	all := slices.Concat(ours.Items, others.Items)
-	out.NetworkPolicies = seenAs(ours, &all, unknown)
+	out.NetworkPolicies = seenAs(&all, unknown)
 }
 
 // otherPolicies are those of Cilium that apply to a namespace.
