@@ -76,7 +76,7 @@ func (r *MCPServerReconciler) Reconcile(ctx context.Context, req ctrl.Request) (
 	if len(invalid) > 0 {
 		return r.report(ctx, server, obs, obs.status(nil, seen), invalidSpec(invalid))
 	}
-	r.holdBack(ctx, server, planned)
+	r.holdBack(ctx, server, planned, obs.deployment)
 	err = cmp.Or(r.apply(ctx, server, planned, obs, secrets), r.nudgeFiles(ctx, obs, secrets, seen), obs.unread)
 	return r.report(ctx, server, obs, obs.status(planned, seen), err)
 }

@@ -3,8 +3,10 @@ package controllers
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
+	appsv1 "k8s.io/api/apps/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -36,15 +38,22 @@ func (r *base) policiesOf(ctx context.Context, namespace string) (policies []v1a
 	return policies, ""
 }
 
-// holdBack takes the Deployment out of a plan that a policy with action Enforce forbids.
-func (r *MCPServerReconciler) holdBack(ctx context.Context, server *v1alpha1.MCPServer, planned *plan.Plan) {
-	if !runs(server) {
+// holdBack takes the Deployment out of a plan that a policy with action Enforce forbids, where to apply it would start
+// anything: a policy that is tightened later turns the verdict of what runs, and nothing waits.
+func (r *MCPServerReconciler) holdBack(ctx context.Context, server *v1alpha1.MCPServer, planned *plan.Plan, live *appsv1.Deployment) {
+	if !runs(server) || isInPlace(planned, live) {
 		return
 	}
 	policies, _ := r.policiesOf(ctx, server.Namespace) // where nobody knows, confirm asks before anything is written
 	if message := r.violations(server, planned, policies); message != "" {
 		planned.HoldBack(&plan.Hold{Reason: v1alpha1.ReasonPolicyViolation, Message: message})
 	}
+}
+
+// isInPlace tells whether a Deployment is as planned, so that nothing of it is to be written.
+func isInPlace(planned *plan.Plan, live *appsv1.Deployment) bool {
+	i := slices.IndexFunc(planned.Objects, func(o plan.Object) bool { return o.Kind == "Deployment" })
+	return i >= 0 && live != nil && plan.Drift(live, planned.Objects[i].Expected(live)) == ""
 }
 
 // runs tells whether pods are to run: what stops a server, or cuts it off, no policy forbids.

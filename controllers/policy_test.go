@@ -125,13 +125,43 @@ func TestTightenedPolicyEndsNothing(t *testing.T) {
 	settled(t, o, server)
 	deployment := &appsv1.Deployment{ObjectMeta: named(server)}
 	get(t, deployment)
+	get(t, server)
+	before := condition(server, v1alpha1.ConditionReady)
 	policy := newPolicy(t, server.Namespace, v1alpha1.PolicyEnforce, nil)
 	waitControl(t, server, "IMG-01", v1alpha1.ControlFail)
 	o.calm(t, server.Namespace)
-	generation := deployment.Generation
-	get(t, deployment)
-	if deployment.Generation != generation || *deployment.Spec.Replicas != 1 {
-		t.Errorf("the Deployment was changed: generation %d, then %d", generation, deployment.Generation)
+	unchanged := func() {
+		t.Helper()
+		generation := deployment.Generation
+		get(t, deployment)
+		if deployment.Generation != generation || *deployment.Spec.Replicas != 1 {
+			t.Errorf("the Deployment was changed: generation %d, then %d", generation, deployment.Generation)
+		}
+	}
+	unchanged()
+	get(t, server)
+	if c := condition(server, v1alpha1.ConditionStalled); c.Status != metav1.ConditionFalse {
+		t.Errorf("Stalled is %s, though nothing waits: %s", c.Status, c.Message)
+	}
+	if c := condition(server, v1alpha1.ConditionReady); c.Reason != before.Reason {
+		t.Errorf("Ready was %s, and is %s: %s", before.Reason, c.Reason, c.Message)
+	}
+	if c := condition(server, v1alpha1.ConditionPolicyCompliant); c.Status != metav1.ConditionFalse || !strings.Contains(c.Message, policy.Name) {
+		t.Errorf("PolicyCompliant is %s: %s", c.Status, c.Message)
+	}
+	// What would start a pod waits, and is told; taken back, nothing waits any more.
+	for name, change := range map[string]func(*v1alpha1.MCPServerSpec){
+		"another revision": func(s *v1alpha1.MCPServerSpec) { s.Args = []string{"--verbose"} },
+		"another replica":  func(s *v1alpha1.MCPServerSpec) { s.Replicas = new(int32(2)) },
+	} {
+		was := server.Spec.DeepCopy()
+		edit(t, server, func(s *v1alpha1.MCPServer) { change(&s.Spec) })
+		if c := waitReason(t, server, v1alpha1.ConditionStalled, v1alpha1.ReasonPolicyViolation); c.Status != metav1.ConditionTrue {
+			t.Errorf("%s: Stalled is %s", name, c.Status)
+		}
+		edit(t, server, func(s *v1alpha1.MCPServer) { s.Spec = *was })
+		waitReason(t, server, v1alpha1.ConditionStalled, v1alpha1.ReasonReconciled)
+		unchanged()
 	}
 	edit(t, policy, func(p *v1alpha1.MCPPolicy) { p.Spec.Action = v1alpha1.PolicyAudit })
 	waitReason(t, server, v1alpha1.ConditionStalled, v1alpha1.ReasonReconciled)
@@ -159,6 +189,10 @@ func TestExemptionLapses(t *testing.T) {
 		t.Error("an exempted server was not rolled out")
 	}
 	waitControl(t, server, "IMG-01", v1alpha1.ControlFail)
+	if c := condition(server, v1alpha1.ConditionStalled); c.Status != metav1.ConditionFalse {
+		t.Errorf("Stalled is %s, though nothing waits: %s", c.Status, c.Message)
+	}
+	edit(t, server, func(s *v1alpha1.MCPServer) { s.Spec.Args = []string{"--verbose"} })
 	waitReason(t, server, v1alpha1.ConditionStalled, v1alpha1.ReasonPolicyViolation)
 }
 
