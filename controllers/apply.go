@@ -90,6 +90,8 @@ func (r *MCPServerReconciler) apply(ctx context.Context, server *v1alpha1.MCPSer
 	if conflict != nil && obs.deployment == nil {
 		return conflict
 	}
+	seen := r.inPlaceOf(server)
+	seen.begin()
 	workload := slices.IndexFunc(pairs, func(pair pair) bool { return pair.planned.Kind == "Deployment" })
 	for i, pair := range pairs {
 		if i == workload { // what its pods read must be there first
@@ -116,10 +118,11 @@ func (r *MCPServerReconciler) apply(ctx context.Context, server *v1alpha1.MCPSer
 			return err
 		}
 	}
-	if err := r.collect(ctx, server, obs, secrets); err != nil {
+	if err := cmp.Or(r.collect(ctx, server, obs, secrets), r.prune(ctx, server, p)); err != nil {
 		return err
 	}
-	return r.prune(ctx, server, p)
+	seen.end()
+	return nil
 }
 
 // lookUp finds what is there under the name of a planned object. What the cache does not hold is
@@ -192,13 +195,19 @@ func (r *MCPServerReconciler) applyOne(ctx context.Context, server *v1alpha1.MCP
 			return nil, err
 		}
 	}
+	digest, err := planDigest(pair.planned) // before it carries what the API server answered
+	if err != nil {
+		return nil, err
+	}
 	applied, drift, err := r.put(ctx, pair)
 	if err != nil {
 		return nil, err
 	}
-	if pair.live == nil || drift != "" {
+	changed := pair.live == nil || drift != ""
+	if changed {
 		r.recordRepair(server, pair, drift, applied)
 	}
+	r.inPlaceOf(server).saw(objectName{pair.planned.Kind, pair.planned.Name}, digest, changed, drift, r.Now())
 	return applied, nil
 }
 

@@ -2,7 +2,6 @@ package controllers
 
 import (
 	"k8s.io/apimachinery/pkg/types"
-	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/mcpwarden/mcp-warden/api/v1alpha1"
@@ -30,9 +29,6 @@ func (r *MCPServerReconciler) literalCredentials(server *v1alpha1.MCPServer) *cr
 	r.literals.Store(key, literalReport{server.UID, server.Generation, report})
 	return report
 }
-
-// forgetLiterals is for a server that is gone.
-func (r *MCPServerReconciler) forgetLiterals(req ctrl.Request) { r.literals.Delete(req.NamespacedName) }
 
 // redactedError is an error whose text repeats no value of the spec: the API server, or an admission
 // policy, may quote what it refuses.

@@ -64,6 +64,7 @@ func (r *MCPServerReconciler) live(ctx context.Context, server *v1alpha1.MCPServ
 	out.Bindings = r.bindings(ctx, server)
 	out.Account = r.account(ctx, server)
 	out.Drift = driftOf(in, err)
+	out.Repairs = r.inPlaceOf(server).repairs
 	out.Secrets = secretsVerdict(in)
 	out.Twins = r.twins(ctx, server)
 	inOrder(out)

@@ -41,6 +41,8 @@ type MCPServerReconciler struct {
 	owners    *ownerReader
 	// literals are the literalReports by the name of the server.
 	literals sync.Map
+	// inPlace are what is remembered of each server, as *inPlace by its name.
+	inPlace sync.Map
 }
 
 // +kubebuilder:rbac:groups=mcpwarden.io,resources=mcpservers,verbs=get;list;watch
@@ -51,7 +53,7 @@ func (r *MCPServerReconciler) Reconcile(ctx context.Context, req ctrl.Request) (
 	server := &v1alpha1.MCPServer{}
 	if err := r.Client.Get(ctx, req.NamespacedName, server); err != nil {
 		if apierrors.IsNotFound(err) {
-			r.forgetLiterals(req)
+			r.forget(req)
 			return r.closeBehind(ctx, req.Namespace)
 		}
 		return ctrl.Result{}, fmt.Errorf("get MCPServer: %w", err)
@@ -79,6 +81,12 @@ func (r *MCPServerReconciler) Reconcile(ctx context.Context, req ctrl.Request) (
 	r.holdBack(ctx, server, planned, obs.deployment)
 	err = cmp.Or(r.apply(ctx, server, planned, obs, secrets), r.nudgeFiles(ctx, obs, secrets, seen), obs.unread)
 	return r.report(ctx, server, obs, obs.status(planned, seen), err)
+}
+
+// forget is for a server that is gone.
+func (r *MCPServerReconciler) forget(req ctrl.Request) {
+	r.literals.Delete(req.NamespacedName)
+	r.inPlace.Delete(req.NamespacedName)
 }
 
 // isBeingCollected tells a server whose objects the garbage collector takes, or sets free, before the

@@ -144,6 +144,7 @@ func TestTamperingIsPutRight(t *testing.T) {
 				get(t, is)
 				return notAs(was, is, server)
 			})
+			turned(t, server, tc.kind)
 			o.calm(t, server.Namespace)
 			if is.GetUID() != was.GetUID() {
 				t.Error("the object was replaced")
@@ -154,6 +155,17 @@ func TestTamperingIsPutRight(t *testing.T) {
 			}
 		})
 	}
+}
+
+// turned waits until the verdict has told of a repair of one of the children, and tells of it no more.
+func turned(t *testing.T, server *v1alpha1.MCPServer, kind int) {
+	t.Helper()
+	id := v1alpha1.ControlID("OPS-05")
+	if kind == 0 {
+		id = "NET-05"
+	}
+	waitControl(t, server, id, v1alpha1.ControlFail)
+	waitControl(t, server, id, v1alpha1.ControlPass)
 }
 
 func TestDeletedObjectIsRecreated(t *testing.T) {
@@ -175,6 +187,11 @@ func TestDeletedObjectIsRecreated(t *testing.T) {
 			}
 			return ""
 		})
+		kind := 1
+		if _, isPolicy := child.(*networkingv1.NetworkPolicy); isPolicy {
+			kind = 0
+		}
+		turned(t, server, kind)
 	}
 	o.calm(t, server.Namespace)
 	got := map[string]int{}
@@ -264,7 +281,7 @@ func TestAutoscalerDecides(t *testing.T) {
 	scale(t, server, 1)
 	waitBudget(t, server, false)
 	o.calm(t, server.Namespace)
-	for _, reason := range []string{"Repaired", "Recreated"} {
+	for _, reason := range []string{"Repaired", "Recreated", v1alpha1.ReasonControlsFailed} {
 		if events := eventsOf(t, server, reason); len(events) > 0 {
 			t.Errorf("%s although nobody broke anything: %s", reason, events[0].Note)
 		}

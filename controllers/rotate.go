@@ -2,6 +2,7 @@ package controllers
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -254,12 +255,16 @@ func (r *MCPServerReconciler) copySecrets(ctx context.Context, server *v1alpha1.
 		versions = append(versions, *d.State.Good)
 	}
 	for _, v := range versions { // what is lost and cannot be made from the sources is told by the verdict
-		if v.Snapshot == "" || d.seen.intact(v) || v.Digest != d.seen.desired.Digest {
+		intact := d.seen.intact(v)
+		if v.Snapshot == "" || !intact && v.Digest != d.seen.desired.Digest {
 			continue
 		}
-		if err := r.makeSnapshot(ctx, server, d.seen, v); err != nil {
-			return fmt.Errorf("make snapshot %s: %w", v.Snapshot, err)
+		if !intact {
+			if err := r.makeSnapshot(ctx, server, d.seen, v); err != nil {
+				return fmt.Errorf("make snapshot %s: %w", v.Snapshot, err)
+			}
 		}
+		r.inPlaceOf(server).saw(objectName{"Secret", v.Snapshot}, sha256.Sum256([]byte(v.Digest)), !intact, "data", r.Now())
 	}
 	return r.copyFiles(ctx, server, d)
 }

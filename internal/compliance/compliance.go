@@ -222,6 +222,13 @@ func covers(e *v1alpha1.Exemption, in *Input) bool {
 // recheck is when the next exemption ends, or a value becomes too old.
 func recheck(in *Input) time.Time {
 	next := nextAge(in)
+	if in.Live != nil {
+		for i := range in.Live.Repairs {
+			if r := &in.Live.Repairs[i]; r.Shown(in.Now) && (next.IsZero() || r.Time.Add(repairShown).Before(next)) {
+				next = r.Time.Add(repairShown)
+			}
+		}
+	}
 	for i := range in.Policies {
 		for _, e := range in.Policies[i].Spec.Exemptions {
 			if end := e.ExpiresAt.Time; covers(&e, in) && end.After(in.Now) && (next.IsZero() || end.Before(next)) {

@@ -2,6 +2,7 @@ package compliance
 
 import (
 	"fmt"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -45,6 +46,8 @@ type Live struct {
 	// Drift are objects of the plan, and Secrets with values for its pods, that are not as planned after the operator put
 	// right what it could.
 	Drift Seen[[]Drift]
+	// Repairs are what somebody changed and the operator has put right.
+	Repairs []Repair
 	// Secrets is what the condition SecretsCurrent says of the values that the server gets.
 	Secrets SecretsVerdict
 	// Twins are servers elsewhere that get a value that this one gets.
@@ -83,6 +86,25 @@ type Drift struct {
 	Kind, Name string
 	// Path of the first field that differs; empty where the object is missing.
 	Path string
+}
+
+// Repair is an object of the plan, or a Secret with values for the pods, that somebody changed and the operator put right.
+type Repair struct {
+	Drift
+	Time time.Time
+}
+
+// repairShown is how long a verdict tells of what was put right: long enough to be noticed.
+const repairShown = 5 * time.Second
+
+// Shown tells whether the verdict still tells of a repair.
+func (r *Repair) Shown(now time.Time) bool { return now.Before(r.Time.Add(repairShown)) }
+
+func (r *Repair) how() string {
+	if r.Path == "" {
+		return "removed, or its labels were"
+	}
+	return "changed at " + r.Path
 }
 
 // SecretsVerdict is a condition without its bookkeeping.

@@ -252,6 +252,11 @@ func noDrift(in *Input, live *Live, isMeant func(kind string) bool) Outcome {
 	if in.Plan == nil {
 		out.unsure("the spec cannot be met, so that nothing is planned")
 	}
+	for i := range live.Repairs {
+		if d := &live.Repairs[i]; isMeant(d.Kind) && d.Shown(in.Now) {
+			out.fail("%s %s was %s, and the operator put it right a moment ago: see who may write to it", d.Kind, d.Name, d.how())
+		}
+	}
 	if live.Drift.Unknown != "" {
 		out.unsure("it cannot be told whether objects are as planned: %s", live.Drift.Unknown)
 		return out

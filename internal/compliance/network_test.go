@@ -2,6 +2,7 @@ package compliance_test
 
 import (
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
@@ -106,6 +107,10 @@ func TestNetworkControls(t *testing.T) {
 
 		{control: "NET-05", name: "as planned", want: v1alpha1.ControlPass, live: drift(compliance.Drift{Kind: "Service", Name: "github", Path: "spec.type"})},
 		{control: "NET-05", name: "changed", says: "NetworkPolicy github is not as planned at spec.egress", live: drift(compliance.Drift{Kind: "NetworkPolicy", Name: "github", Path: "spec.egress"})},
+		{control: "NET-05", name: "put right", says: "NetworkPolicy github was changed at spec.egress, and the operator put it right", live: repaired("NetworkPolicy", "spec.egress", 4*time.Second)},
+		{control: "NET-05", name: "made again", says: "NetworkPolicy github was removed", live: repaired("NetworkPolicy", "", 0)},
+		{control: "NET-05", name: "put right a while ago", want: v1alpha1.ControlPass, live: repaired("NetworkPolicy", "spec.egress", 5*time.Second)},
+		{control: "NET-05", name: "another kind put right", want: v1alpha1.ControlPass, live: repaired("Service", "spec.type", 0)},
 		{control: "NET-05", name: "gone", says: "NetworkPolicy github is missing", live: drift(compliance.Drift{Kind: "NetworkPolicy", Name: "github"})},
 		{control: "NET-05", name: "no plan", want: v1alpha1.ControlUnknown, says: "nothing is planned", live: func(in *compliance.Input) { in.Plan = nil }},
 

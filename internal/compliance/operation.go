@@ -53,7 +53,7 @@ var operationControls = []Control{
 	},
 	{
 		ID: "OPS-05", Title: "The managed objects are as planned", Severity: v1alpha1.SeverityHigh, Reads: "plan; drift",
-		Rationale:  "What somebody changed and the operator cannot put right is not under anybody's control.",
+		Rationale:  "What somebody changes behind the operator is not under its control: an attacker's way around every other control.",
 		Remedy:     "See who may write to the operator's objects, and what refuses its own writes.",
 		References: []string{"OWASP MCP09:2025", "CoSAI MCP-T6", "CoSAI MCP-T11"},
 		live: func(in *Input, live *Live) Outcome {

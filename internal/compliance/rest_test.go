@@ -105,6 +105,7 @@ func TestSecretControls(t *testing.T) {
 		{control: "SEC-06", name: "untouched", want: v1alpha1.ControlPass, live: drifted("Service", "spec.type")},
 		{control: "SEC-06", name: "lost", says: "is gone", live: secretsAre(v1alpha1.ReasonSnapshotLost, "")},
 		{control: "SEC-06", name: "edited", says: "Secret github is not as planned at data", live: drifted("Secret", "data")},
+		{control: "SEC-06", name: "made anew", says: "Secret github was changed at data", live: repaired("Secret", "data", time.Second)},
 		{control: "SEC-06", name: "not known", want: v1alpha1.ControlUnknown, says: "forbidden", live: func(in *compliance.Input) { in.Live.Drift.Unknown = "forbidden" }},
 
 		{control: "SEC-07", name: "not demanded", want: none, live: twin()},
@@ -309,6 +310,7 @@ func TestOperationControls(t *testing.T) {
 
 		{control: "OPS-05", name: "as planned", want: v1alpha1.ControlPass, live: drifted("NetworkPolicy", "spec")},
 		{control: "OPS-05", name: "changed", says: "Service github is not as planned at spec.type", live: drifted("Service", "spec.type")},
+		{control: "OPS-05", name: "put right", says: "Deployment github was changed at spec.template", live: repaired("Deployment", "spec.template", time.Second)},
 		{control: "OPS-05", name: "not known", want: v1alpha1.ControlUnknown, says: "forbidden", live: func(in *compliance.Input) { in.Live.Drift.Unknown = "forbidden" }},
 
 		{control: "OPS-06", name: "as planned", want: v1alpha1.ControlPass},
@@ -339,6 +341,13 @@ func TestSharedNamespace(t *testing.T) {
 	}
 }
 
+// repaired is a change that was put right some time ago.
+func repaired(kind, path string, ago time.Duration) func(*compliance.Input) {
+	return func(in *compliance.Input) {
+		in.Live.Repairs = append(in.Live.Repairs, compliance.Repair{Drift: compliance.Drift{Kind: kind, Name: "github", Path: path}, Time: now.Add(-ago)})
+	}
+}
+
 // The verdict is looked at again when an exemption ends or a value becomes too old, whichever comes first.
 func TestRecheck(t *testing.T) {
 	in := faithful(t, input(nil))
@@ -358,6 +367,7 @@ func TestRecheck(t *testing.T) {
 		{func() { in.Server.Spec.Rotation = nil }, 24 * time.Hour},
 		{func() { in.Live.Secrets.Sources[0].NotAfter = new(metav1.NewTime(now.Add(time.Hour))) }, time.Hour},
 		{func() { policy.Secrets = nil }, time.Hour},
+		{func() { repaired("Deployment", "spec", 2*time.Second)(&in) }, 3 * time.Second},
 	} {
 		step.change()
 		if got := compliance.Evaluate(in).Recheck; !got.Equal(now.Add(step.want)) {
