@@ -237,6 +237,7 @@ func transformNode(in any) (any, error) {
 	conditions := slices.DeleteFunc(node.Status.Conditions, func(c corev1.NodeCondition) bool { return c.Type != corev1.NodeReady })
 	node.Status = corev1.NodeStatus{
 		Conditions: conditions,
+		NodeInfo:   corev1.NodeSystemInfo{KubeletVersion: node.Status.NodeInfo.KubeletVersion, ContainerRuntimeVersion: node.Status.NodeInfo.ContainerRuntimeVersion},
 		Addresses:  node.Status.Addresses, RuntimeHandlers: node.Status.RuntimeHandlers, Features: node.Status.Features,
 	}
 	return node, nil

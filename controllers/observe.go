@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"strings"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -11,6 +12,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	utilversion "k8s.io/apimachinery/pkg/util/version"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/mcpwarden/mcp-warden/api/v1alpha1"
@@ -97,6 +99,7 @@ func nodeFact(node *corev1.Node) plan.Node {
 	if f := node.Status.Features; f != nil && f.SupplementalGroupsPolicy != nil {
 		out.StrictGroups = support(*f.SupplementalGroupsPolicy)
 	}
+	out.ImageVolumes = imageVolumes(&node.Status.NodeInfo)
 	for _, address := range node.Status.Addresses {
 		if ip, err := netip.ParseAddr(address.Address); err == nil { // the others are host names
 			out.Nets = append(out.Nets, netip.PrefixFrom(ip, ip.BitLen()))
@@ -108,6 +111,18 @@ func nodeFact(node *corev1.Node) plan.Node {
 		}
 	}
 	return out
+}
+
+// imageVolumes tells whether a node mounts images as volumes from which programs can be run. No node says so itself: kubelets do by default
+// from 1.36 on, and of the runtimes containerd is known to let programs run from there; others may forbid it.
+func imageVolumes(info *corev1.NodeSystemInfo) plan.Support {
+	kubelet, err := utilversion.ParseSemantic(info.KubeletVersion)
+	if err != nil {
+		return plan.SupportUnknown
+	}
+	name, number, _ := strings.Cut(info.ContainerRuntimeVersion, "://")
+	runtime, err := utilversion.ParseSemantic(number)
+	return support(err == nil && name == "containerd" && kubelet.AtLeast(utilversion.MajorMinor(1, 36)) && runtime.AtLeast(utilversion.MajorMinor(2, 1)))
 }
 
 func support(able bool) plan.Support {

@@ -12,7 +12,7 @@ esac
 out=$PWD/bin/images
 # Images are for Linux, whatever this machine is.
 export CGO_ENABLED=0 GOOS=linux
-components=(manager egress-proxy probe) # as in the Dockerfile
+components=(manager egress-proxy probe gateway) # as in the Dockerfile
 mkdir -p "$out/components"
 go build -trimpath -ldflags="-s -w" -o "$out/components/" "${components[@]/#/./cmd/}"
 go -C test/images build -trimpath -ldflags="-s -w" -o "$out/" ./mcpclient ./toolbox \

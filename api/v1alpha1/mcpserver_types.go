@@ -52,6 +52,7 @@ type MCPServerList struct {
 // MCPServerSpec declares an MCP server. There is no pod template, no securityContext and no raw
 // volume in it: the hardening is a floor, not a default to be overridden.
 // +kubebuilder:validation:XValidation:rule="!has(self.env) || !has(self.network) || !has(self.network.egress) || !self.network.egress.exists(e, has(e.to.host)) || !self.env.exists(v, v.name in ['HTTP_PROXY', 'http_proxy', 'HTTPS_PROXY', 'https_proxy', 'NO_PROXY', 'no_proxy', 'NODE_USE_ENV_PROXY', 'MCP_WARDEN_EGRESS_TOKEN'])",fieldPath=".env",message="env must not set the variables of a proxy beside a host rule (HTTP_PROXY, HTTPS_PROXY and NO_PROXY in upper or lower case, NODE_USE_ENV_PROXY, MCP_WARDEN_EGRESS_TOKEN): they are set for the server"
+// +kubebuilder:validation:XValidation:rule="self.transport.type != 'Stdio' || (has(self.command) && self.command.size() > 0)",fieldPath=".command",message="command is required for transport.type Stdio: name the program that the image starts (its ENTRYPOINT, then its CMD), because the gateway starts it in the image's place"
 type MCPServerSpec struct {
 	// image is the container image of the MCP server, best pinned by digest (name@sha256:...).
 	// +required
@@ -68,7 +69,7 @@ type MCPServerSpec struct {
 	// +kubebuilder:validation:MaxItems=8
 	ImagePullSecrets []LocalObjectReference `json:"imagePullSecrets,omitempty"`
 
-	// command replaces the image's entrypoint.
+	// command replaces the image's entrypoint. For transport.type Stdio it is required: the gateway starts it.
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=64
@@ -85,7 +86,7 @@ type MCPServerSpec struct {
 	// +kubebuilder:validation:XValidation:rule="self.all(s, !s.contains('\\x00'))",message="must not contain a NUL character: no process can be given one"
 	Args []string `json:"args,omitempty"`
 
-	// transport says how MCP clients talk to the server.
+	// transport says how the server speaks MCP.
 	// +required
 	Transport Transport `json:"transport"`
 
@@ -169,20 +170,26 @@ type LocalObjectReference struct {
 type ObjectName string
 
 // TransportType names an MCP transport.
-// +kubebuilder:validation:Enum=StreamableHTTP
+// +kubebuilder:validation:Enum=StreamableHTTP;Stdio
 type TransportType string
 
-// TransportStreamableHTTP is MCP's Streamable HTTP transport.
-const TransportStreamableHTTP TransportType = "StreamableHTTP"
+const (
+	// TransportStreamableHTTP is MCP's Streamable HTTP transport. The gateway stands in front of the server, in its pod.
+	TransportStreamableHTTP TransportType = "StreamableHTTP"
+	// TransportStdio is MCP's stdio transport. The gateway starts the server and serves it as Streamable HTTP.
+	TransportStdio TransportType = "Stdio"
+)
 
-// Transport says how MCP clients talk to the server.
+// Transport says how the server speaks. Clients speak Streamable HTTP to its gateway, whatever it is.
+// +kubebuilder:validation:XValidation:rule="self.type != 'StreamableHTTP' || !has(self.port) || !(self.port in [29010, 29011])",fieldPath=".port",message="transport.port must not be 29010 or 29011, on which the gateway in front of the server listens: let the server listen on another port"
 // +kubebuilder:validation:XValidation:rule="self.type != 'StreamableHTTP' || has(self.port)",message="transport.port is required for type StreamableHTTP: name the TCP port that the server listens on"
 type Transport struct {
 	// type is the MCP transport that the server speaks.
 	// +required
 	Type TransportType `json:"type"`
 
-	// port is the TCP port that the server listens on.
+	// port is the TCP port that the server listens on, and the one of its Service. For type Stdio it is
+	// the Service's alone, and 8080 when left out.
 	// +optional
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=65535

@@ -153,6 +153,12 @@ type MCPServerStatus struct {
 	// +kubebuilder:validation:MaxItems=8
 	PodFeatures []PodFeature `json:"podFeatures,omitempty"`
 
+	// gatewayImage is the image of the gateway in front of the server: taken up with each change of the spec, so that
+	// an upgrade of the operator restarts no server; empty where there is no gateway.
+	// +optional
+	// +kubebuilder:validation:MaxLength=512
+	GatewayImage string `json:"gatewayImage,omitempty"`
+
 	// secrets tells of the values that the server gets from Secrets; left out where it gets none.
 	// +optional
 	Secrets *SecretsStatus `json:"secrets,omitempty"`
@@ -344,7 +350,7 @@ type ImageStatus struct {
 }
 
 // PodFeature hardens a pod further, where the nodes support it.
-// +kubebuilder:validation:Enum=UserNamespace;StrictSupplementalGroups
+// +kubebuilder:validation:Enum=UserNamespace;StrictSupplementalGroups;ImageVolume
 type PodFeature string
 
 const (
@@ -353,4 +359,7 @@ const (
 	// PodFeatureStrictSupplementalGroups ignores the groups that an image's /etc/group gives
 	// (supplementalGroupsPolicy: Strict, KEP-3619).
 	PodFeatureStrictSupplementalGroups PodFeature = "StrictSupplementalGroups"
+	// PodFeatureImageVolume brings the gateway to a server on stdio by a volume that is an image (KEP-4639), of which
+	// there is no copy that could be changed.
+	PodFeatureImageVolume PodFeature = "ImageVolume"
 )

@@ -6,11 +6,13 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"syscall"
@@ -45,6 +47,8 @@ type options struct {
 	handshakeInterval, drain, stopGrace time.Duration
 	children, pool                      int
 	limits                              gateway.Limits
+	memory                              int64
+	install                             string
 	command                             []string
 }
 
@@ -70,6 +74,8 @@ func parse(args []string) (*options, error) {
 	flags.IntVar(&o.children, "max-processes", defaults.Children, "With -transport=stdio: how many processes of the server may run, which is about how many sessions may be open.")
 	flags.IntVar(&o.pool, "pool", defaults.Pool, "With -transport=stdio: how many of them serve requests without a session. More than 1 is for servers that keep nothing in memory between requests.")
 	flags.DurationVar(&o.stopGrace, "stop-grace", defaults.StopGrace, "With -transport=stdio: how long a process may take to end when its input has, and again after SIGTERM.")
+	flags.Int64Var(&o.memory, "memory-limit", 0, "Bytes of memory above which the gateway collects garbage all the time; 0: no bound. The server's processes have none of it.")
+	flags.StringVar(&o.install, "install", "", "Copy this program to a path, and end.")
 	if err := flags.Parse(args); err != nil {
 		return nil, err
 	}
@@ -81,6 +87,8 @@ func parse(args []string) (*options, error) {
 		return nil, errors.New("a command is for -transport=stdio only")
 	case (o.certFile == "") != (o.keyFile == ""):
 		return nil, errors.New("-tls-cert and -tls-key: one is nothing without the other")
+	case o.memory < 0:
+		return nil, errors.New("-memory-limit: must not be negative")
 	case o.handshakeInterval <= 0:
 		return nil, errors.New("-handshake-interval: must be positive")
 	}
@@ -117,6 +125,12 @@ func run(ctx context.Context, args []string, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	if o.install != "" {
+		return install(o.install)
+	}
+	if o.memory > 0 {
+		debug.SetMemoryLimit(o.memory)
+	}
 	// The server may run as the same user. It must not look into the gateway, which sees what every client says.
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
 		return fmt.Errorf("close the gateway's memory to others: %w", err)
@@ -146,6 +160,28 @@ func run(ctx context.Context, args []string, log *slog.Logger) error {
 	probing.Go(func() { prober.Run(ctx) })
 	defer probing.Wait()
 	return o.serve(ctx, g, log)
+}
+
+// install copies the program, so that it can be the command of a container whose image does not have it. A copy that is there and may
+// run is replaced, not written to.
+func install(path string) error {
+	from, err := os.Open("/proc/self/exe")
+	if err != nil {
+		return fmt.Errorf("install: %w", err)
+	}
+	defer from.Close()
+	to, err := os.OpenFile(path+".new", os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o755)
+	if err != nil {
+		return fmt.Errorf("install: %w", err)
+	}
+	_, err = io.Copy(to, from)
+	if err := errors.Join(err, to.Chmod(0o555), to.Close()); err != nil {
+		return fmt.Errorf("install: %w", err)
+	}
+	if err := os.Rename(to.Name(), path); err != nil {
+		return fmt.Errorf("install: %w", err)
+	}
+	return nil
 }
 
 func (o *options) serve(ctx context.Context, g *gateway.Gateway, log *slog.Logger) error {

@@ -9,6 +9,8 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -132,5 +134,25 @@ func TestFlags(t *testing.T) {
 		if err := run(ctx, args, slog.New(slog.DiscardHandler)); err == nil {
 			t.Errorf("%q: no error", args)
 		}
+	}
+}
+
+// The program copies itself to where a container without it finds it, again and again, and the copy runs.
+func TestInstall(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "gateway")
+	for range 2 {
+		if err := run(t.Context(), []string{"-install", path}, slog.New(slog.DiscardHandler)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	info, err := os.Stat(path)
+	if err != nil || info.Mode().Perm() != 0o555 {
+		t.Fatalf("%v, %v; want a program that everybody can run and nobody can write", info, err)
+	}
+	if out, err := exec.Command(path, "-test.list", "TestInstall").CombinedOutput(); err != nil || !strings.Contains(string(out), "TestInstall") {
+		t.Errorf("the copy does not run: %v: %s", err, out)
+	}
+	if left, _ := filepath.Glob(path + ".*"); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
 	}
 }

@@ -1,12 +1,14 @@
 package compliance
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/mcpwarden/mcp-warden/api/v1alpha1"
 	"github.com/mcpwarden/mcp-warden/internal/plan"
@@ -79,6 +81,52 @@ var accessControls = []Control{
 		References: []string{"OWASP MCP01:2025", "CoSAI MCP-T1", "CIS Kubernetes 5.1.5", "CIS Kubernetes 5.1.6", "NSA/CISA: protecting Pod service account tokens"},
 		live:       ownAccount,
 	},
+	{
+		ID: "ACC-07", Title: "Requests reach the server through its gateway", Severity: v1alpha1.SeverityMedium, Reads: "live pods; Services",
+		Rationale:  "What goes past the gateway is not checked, not bounded and not in its audit log.",
+		Remedy:     "Start the operator with --component-image and change the spec, which gives an older server its gateway; take out Services that lead to other ports of the pods.",
+		References: []string{"OWASP MCP07:2025", "OWASP MCP08:2025", "CoSAI MCP-T7", "CoSAI MCP-T12"},
+		live:       gatewayInFront,
+	},
+}
+
+// gatewayInFront wants a gateway in every pod, and no Service that leads past it. That it is the planned one is for other controls.
+func gatewayInFront(in *Input, live *Live) Outcome {
+	out := eachPod(in, live, func(out *Outcome, pod *corev1.Pod) {
+		if !plan.HasGateway(&pod.Spec) {
+			out.fail("pod %s has no gateway: see that the operator runs with --component-image, and change the spec", pod.Name)
+		}
+	})
+	if live.Services.Unknown != "" {
+		out.unsure("the Services cannot be looked at: %s", live.Services.Unknown)
+		return out
+	}
+	for i := range live.Services.Value {
+		service := &live.Services.Value[i]
+		if !isSelected(in, live, service.Spec.Selector) {
+			continue
+		}
+		for _, port := range service.Spec.Ports {
+			if leadsPast(live, &port) {
+				out.fail("Service %s leads to port %s of the pods, past the gateway: take the port out, or narrow its selector", service.Name, port.TargetPort.String())
+			}
+		}
+	}
+	return out
+}
+
+// leadsPast tells whether a port of a Service leads to another port of a pod with a gateway than the gateway's.
+func leadsPast(live *Live, port *corev1.ServicePort) bool {
+	if port.TargetPort.Type == intstr.Int {
+		return cmp.Or(port.TargetPort.IntVal, port.Port) != plan.GatewayPort
+	}
+	return slices.ContainsFunc(running(live), func(pod *corev1.Pod) bool {
+		return slices.ContainsFunc(containersOf(pod), func(c podContainer) bool {
+			return slices.ContainsFunc(c.Ports, func(p corev1.ContainerPort) bool {
+				return p.Name == port.TargetPort.StrVal && p.ContainerPort != plan.GatewayPort
+			})
+		})
+	})
 }
 
 // isSelected tells whether a selector finds the pods of the server: as they are, or as they are planned where none runs.

@@ -254,15 +254,18 @@ func violation(field, wrong string) []Violation {
 	return []Violation{{Field: field, Message: wrong}}
 }
 
-// onlyPlannedContainers knows the server's container and the probe of isolation. A pod of the revision before may
-// have the probe where the plan has none any more.
+// helperContainers are the init containers that a plan may have.
+var helperContainers = []string{probe.InitContainerName, plan.GatewayContainerName, plan.GatewayCopyContainerName}
+
+// onlyPlannedContainers knows the server's container and its helpers, where they are planned. A pod of the revision before may
+// have a helper that the plan has not any more.
 func onlyPlannedContainers(in *Input, live *Live) Outcome {
-	probed := in.Plan != nil && in.Plan.ProbeImage != "" || live.Deployment != nil && hasProbe(&live.Deployment.Spec.Template.Spec)
+	planned := plannedHelpers(in, live)
 	return eachPod(in, live, func(out *Outcome, pod *corev1.Pod) {
 		for _, c := range containersOf(pod) {
-			switch isProbe := c.kind == kindInit && c.Name == probe.InitContainerName; {
-			case c.kind == kindContainer && c.Name == plan.ContainerName, isProbe && probed:
-			case isProbe && !isSettled(live):
+			switch isHelper := c.kind == kindInit && slices.Contains(helperContainers, c.Name); {
+			case c.kind == kindContainer && c.Name == plan.ContainerName, isHelper && slices.Contains(planned, c.Name):
+			case isHelper && !isSettled(live):
 				out.unsure("pod %s has the init container %s, which is not planned any more: it may be of the revision before", pod.Name, c.Name)
 			default:
 				out.fail("pod %s, %s: it is not planned: %s", pod.Name, &c, replacePod)
@@ -271,8 +274,18 @@ func onlyPlannedContainers(in *Input, live *Live) Outcome {
 	})
 }
 
-func hasProbe(spec *corev1.PodSpec) bool {
-	return slices.ContainsFunc(spec.InitContainers, func(c corev1.Container) bool { return c.Name == probe.InitContainerName })
+// plannedHelpers are the init containers that are planned and, since the plan may not be applied, those of the live Deployment.
+func plannedHelpers(in *Input, live *Live) []string {
+	var out []string
+	if in.Plan != nil {
+		out = slices.Clone(in.Plan.InitContainers)
+	}
+	if live.Deployment != nil {
+		for i := range live.Deployment.Spec.Template.Spec.InitContainers {
+			out = append(out, live.Deployment.Spec.Template.Spec.InitContainers[i].Name)
+		}
+	}
+	return out
 }
 
 // eachContainersUser excuses nobody because of a user namespace.
@@ -356,8 +369,12 @@ func onlyPlannedVolumes(in *Input, live *Live) Outcome {
 				wrong = append(wrong, "volume "+v.Name+" is not as planned")
 			}
 		}
-		if !equality.Semantic.DeepEqual(serverContainer(&pod.Spec).VolumeMounts, serverContainer(template).VolumeMounts) {
-			wrong = append(wrong, "the mounts of container "+plan.ContainerName+" are not as planned")
+		containers := containersOf(pod)
+		for _, want := range containersOf(&corev1.Pod{Spec: *template}) {
+			at := slices.IndexFunc(containers, func(c podContainer) bool { return c.kind == want.kind && c.Name == want.Name })
+			if at >= 0 && !equality.Semantic.DeepEqual(containers[at].VolumeMounts, want.VolumeMounts) {
+				wrong = append(wrong, "the mounts of "+want.String()+" are not as planned")
+			}
 		}
 		return wrong
 	})
@@ -377,14 +394,15 @@ func onlyPlannedVolumes(in *Input, live *Live) Outcome {
 	return out
 }
 
-// isPlannedKind tells the kinds of volumes that a plan may have: empty folders, claims, ConfigMaps and files of Secrets.
+// isPlannedKind tells the kinds of volumes that a plan may have: empty folders, claims, ConfigMaps, images (the gateway's) and files
+// of Secrets.
 func isPlannedKind(v *corev1.Volume) bool {
 	if v.Projected != nil {
 		return !slices.ContainsFunc(v.Projected.Sources, func(s corev1.VolumeProjection) bool {
 			return !equality.Semantic.DeepEqual(s, corev1.VolumeProjection{Secret: s.Secret})
 		})
 	}
-	return v.EmptyDir != nil || v.PersistentVolumeClaim != nil || v.ConfigMap != nil
+	return v.EmptyDir != nil || v.PersistentVolumeClaim != nil || v.ConfigMap != nil || v.Image != nil
 }
 
 func resourcesBounded(in *Input, live *Live) Outcome {

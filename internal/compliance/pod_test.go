@@ -1,6 +1,7 @@
 package compliance_test
 
 import (
+	"slices"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -9,12 +10,23 @@ import (
 
 	"github.com/mcpwarden/mcp-warden/api/v1alpha1"
 	"github.com/mcpwarden/mcp-warden/internal/compliance"
+	"github.com/mcpwarden/mcp-warden/internal/plan"
 )
 
 func volume(source corev1.VolumeSource) func(*compliance.Input) {
 	return onPod(func(pod *corev1.Pod) {
 		pod.Spec.Volumes = append(pod.Spec.Volumes, corev1.Volume{Name: "extra", VolumeSource: source})
 	})
+}
+
+// stdio is a server that the gateway starts.
+func stdio(s *v1alpha1.MCPServerSpec) {
+	s.Transport, s.Command = v1alpha1.Transport{Type: v1alpha1.TransportStdio}, []string{"/server"}
+}
+
+// initContainer finds one of a pod by its name.
+func initContainer(pod *corev1.Pod, name string) *corev1.Container {
+	return &pod.Spec.InitContainers[slices.IndexFunc(pod.Spec.InitContainers, func(c corev1.Container) bool { return c.Name == name })]
 }
 
 func claim(s *v1alpha1.MCPServerSpec) {
@@ -32,6 +44,10 @@ func TestPodControls(t *testing.T) {
 	inGVisor := func(s *v1alpha1.MCPServerSpec) { s.Scheduling = &v1alpha1.Scheduling{RuntimeClassName: "gvisor"} }
 	run(t, []check{
 		{control: "POD-01", name: "as planned", want: v1alpha1.ControlPass},
+		{control: "POD-01", name: "as planned, on stdio", want: v1alpha1.ControlPass, spec: stdio},
+		{control: "POD-01", name: "a sidecar where the gateway is the server's command", says: "init container gateway", spec: stdio, live: onPod(func(pod *corev1.Pod) {
+			pod.Spec.InitContainers = append(pod.Spec.InitContainers, corev1.Container{Name: plan.GatewayContainerName})
+		})},
 		{control: "POD-01", name: "an injected sidecar", says: "pod github-abc-a, container istio-proxy", live: onPod(func(pod *corev1.Pod) {
 			pod.Spec.Containers = append(pod.Spec.Containers, corev1.Container{Name: "istio-proxy"})
 		})},
@@ -118,6 +134,14 @@ func TestPodControls(t *testing.T) {
 		{control: "POD-10", name: "another claim, in a rollout", want: v1alpha1.ControlUnknown, says: "revision before",
 			live: inRollout(volume(corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: "other"}}))},
 		{control: "POD-10", name: "a mount that writes", spec: claim, says: "mounts", live: onServer(func(c *corev1.Container) { c.VolumeMounts[1].ReadOnly = false })},
+		{control: "POD-10", name: "as planned, on stdio", want: v1alpha1.ControlPass, spec: stdio},
+		{control: "POD-10", name: "the server's data in the gateway", spec: claim, says: "the mounts of init container gateway", live: onPod(func(pod *corev1.Pod) {
+			initContainer(pod, plan.GatewayContainerName).VolumeMounts = pod.Spec.Containers[0].VolumeMounts
+		})},
+		{control: "POD-10", name: "a gateway that the server can write to", spec: stdio, says: "the mounts of container server", live: onServer(func(c *corev1.Container) {
+			c.VolumeMounts[len(c.VolumeMounts)-1].ReadOnly = false
+		})},
+		{control: "POD-10", name: "an image that nobody planned", says: "not as planned", live: volume(corev1.VolumeSource{Image: &corev1.ImageVolumeSource{Reference: "evil.example/tools"}})},
 		{control: "POD-10", name: "a device", says: "device", live: onServer(func(c *corev1.Container) { c.VolumeDevices = []corev1.VolumeDevice{{Name: "d"}} })},
 
 		{control: "POD-11", name: "as planned", want: v1alpha1.ControlPass},
@@ -196,6 +220,17 @@ func TestPodControls(t *testing.T) {
 		{control: "POD-18", name: "names of its own", says: "looks names up", live: onPod(func(pod *corev1.Pod) {
 			pod.Spec.HostAliases = []corev1.HostAlias{{IP: "203.0.113.1", Hostnames: []string{"postgres.data"}}}
 		})},
+		{control: "POD-18", name: "no gateway", says: "init container gateway is missing", live: onPod(func(pod *corev1.Pod) { pod.Spec.InitContainers = pod.Spec.InitContainers[:1] })},
+		{control: "POD-18", name: "a gateway that leads elsewhere", says: "init container gateway: command, args", live: onPod(func(pod *corev1.Pod) {
+			initContainer(pod, plan.GatewayContainerName).Args[1] = "-upstream=http://203.0.113.1/mcp"
+		})},
+		{control: "POD-18", name: "a gateway that ends before the server starts", says: "restart policy", live: onPod(func(pod *corev1.Pod) {
+			initContainer(pod, plan.GatewayContainerName).RestartPolicy = nil
+		})},
+		{control: "POD-18", name: "a copy of something else", spec: stdio, says: "init container gateway-copy: command", live: onPod(func(pod *corev1.Pod) {
+			initContainer(pod, plan.GatewayCopyContainerName).Command = []string{"/evil"}
+		})},
+		{control: "POD-18", name: "past the gateway", spec: stdio, says: "container server: command", live: onServer(func(c *corev1.Container) { c.Command = []string{"/server"} })},
 		{control: "POD-18", name: "a terminal", says: "tty", live: onServer(func(c *corev1.Container) { c.TTY = true })},
 		{control: "POD-18", name: "another command, in a rollout", want: v1alpha1.ControlUnknown, says: "rollout", live: inRollout(onServer(func(c *corev1.Container) { c.Command = []string{"sh"} }))},
 		{control: "POD-18", name: "another command, in a pod that is ending", want: v1alpha1.ControlUnknown, says: "rollout", live: onPod(func(pod *corev1.Pod) {
@@ -212,6 +247,6 @@ func noPods(in *compliance.Input) { in.Live.Pods.Value = nil }
 
 // unplanProbe takes the probe of isolation out of plan and Deployment, and leaves it in the pods.
 func unplanProbe(in *compliance.Input) {
-	in.Plan.ProbeImage = ""
+	in.Plan.ProbeImage, in.Plan.InitContainers = "", nil
 	in.Live.Deployment.Spec.Template.Spec.InitContainers = nil
 }

@@ -7,10 +7,12 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/mcpwarden/mcp-warden/api/v1alpha1"
 	"github.com/mcpwarden/mcp-warden/internal/compliance"
 	"github.com/mcpwarden/mcp-warden/internal/credentials"
+	"github.com/mcpwarden/mcp-warden/internal/plan"
 	"github.com/mcpwarden/mcp-warden/internal/probe"
 )
 
@@ -240,6 +242,20 @@ func TestAccessControls(t *testing.T) {
 		}},
 		{control: "ACC-05", name: "not known", want: v1alpha1.ControlUnknown, says: "forbidden", live: func(in *compliance.Input) { in.Live.Bindings.Unknown = "forbidden" }},
 
+		{control: "ACC-07", name: "as planned", want: v1alpha1.ControlPass},
+		{control: "ACC-07", name: "as planned, on stdio", want: v1alpha1.ControlPass, spec: stdio},
+		{control: "ACC-07", name: "no gateway", says: "has no gateway", live: onPod(func(pod *corev1.Pod) { pod.Spec.InitContainers = nil })},
+		{control: "ACC-07", name: "a gateway that ended before the server started", says: "has no gateway", live: onPod(func(pod *corev1.Pod) {
+			initContainer(pod, plan.GatewayContainerName).RestartPolicy = nil
+		})},
+		{control: "ACC-07", name: "no gateway, on stdio", spec: stdio, says: "has no gateway", live: onServer(func(c *corev1.Container) { c.Command = []string{"/server"} })},
+		{control: "ACC-07", name: "a Service to the server's own port", says: "Service direct leads to port 8080", live: beside(corev1.ServicePort{Port: 80, TargetPort: intstr.FromInt32(8080)})},
+		{control: "ACC-07", name: "a Service to its own port by name", says: "Service direct leads to port server", live: beside(corev1.ServicePort{Port: 80, TargetPort: intstr.FromString("server")})},
+		{control: "ACC-07", name: "a Service to the port of its own number", says: "Service direct leads to port", live: beside(corev1.ServicePort{Port: 8080})},
+		{control: "ACC-07", name: "another Service to the gateway", want: v1alpha1.ControlPass, live: beside(corev1.ServicePort{Port: 80, TargetPort: intstr.FromString("mcp")})},
+		{control: "ACC-07", name: "no pod runs", want: v1alpha1.ControlUnknown, says: "no pod runs", live: noPods},
+		{control: "ACC-07", name: "Services that cannot be read", want: v1alpha1.ControlUnknown, says: "forbidden", live: func(in *compliance.Input) { in.Live.Services.Unknown = "forbidden" }},
+
 		{control: "ACC-06", name: "as planned", want: v1alpha1.ControlPass},
 		{control: "ACC-06", name: "another account", says: `account "admin"`, live: onPod(func(pod *corev1.Pod) { pod.Spec.ServiceAccountName = "admin" })},
 		{control: "ACC-06", name: "it gives its token", says: "automountServiceAccountToken", live: account(func(a *corev1.ServiceAccount) { a.AutomountServiceAccountToken = nil })},
@@ -378,5 +394,15 @@ func TestRecheck(t *testing.T) {
 		if compliance.Evaluate(before).Recheck.Equal(now.Add(step.want)) {
 			t.Errorf("due at %s for ever", now.Add(step.want))
 		}
+	}
+}
+
+// beside is a Service of somebody else's that leads to the server's pods.
+func beside(port corev1.ServicePort) func(*compliance.Input) {
+	return func(in *compliance.Input) {
+		in.Live.Services.Value = append(in.Live.Services.Value, corev1.Service{
+			ObjectMeta: metav1.ObjectMeta{Name: "direct", Namespace: "agents"},
+			Spec:       corev1.ServiceSpec{Selector: plan.SelectorLabels("github"), Ports: []corev1.ServicePort{port}},
+		})
 	}
 }

@@ -20,13 +20,14 @@ const (
 	userID = 65532
 	// firstFreePort is the lowest port that needs no privilege.
 	firstFreePort = 1024
-	// portName of the transport port.
-	portName = "mcp"
+	// portName of the port that clients are let in by, and serverPortName of that of a server behind a gateway.
+	portName, serverPortName = "mcp", "server"
 
 	progressDeadlineSeconds = 300
 	// revisionHistoryLimit is small, because each revision keeps the values of its snapshot alive.
 	revisionHistoryLimit = 2
-	gracePeriodSeconds   = 30
+	// gracePeriodSeconds is above all that a gateway may take in front of stdio: the farewell, the drain and twice the grace of a process.
+	gracePeriodSeconds = 30
 	// farewellSeconds is how long a pod that is to end goes on serving: until no proxy of a node sends
 	// it new connections.
 	farewellSeconds = 5
@@ -76,6 +77,10 @@ func (b builder) podTemplate() *accorev1.PodTemplateSpecApplyConfiguration {
 	vols, mounts := volumes(&b.server.Spec, *b.resources.Limits.Memory)
 	fileVols, fileMounts := secretFiles(b.server.Name, b.server.Spec.SecretFiles)
 	vols, mounts = append(vols, fileVols...), append(mounts, fileMounts...)
+	if b.gatewayImage != "" && isStdio(b.server) {
+		volume, mount := b.gatewayBinary()
+		vols, mounts = append(vols, volume), append(mounts, mount)
+	}
 	pod := accorev1.PodSpec().
 		WithServiceAccountName(b.server.Name).
 		WithDeprecatedServiceAccount(b.server.Name). // defaulted by the API from the field above
@@ -85,12 +90,10 @@ func (b builder) podTemplate() *accorev1.PodTemplateSpecApplyConfiguration {
 		WithDNSPolicy(corev1.DNSClusterFirst).
 		WithSchedulerName(corev1.DefaultSchedulerName).
 		WithTerminationGracePeriodSeconds(gracePeriodSeconds).
-		WithSecurityContext(openLowPort(podSecurityContext(b.features), *b.server.Spec.Transport.Port)).
+		WithSecurityContext(b.openLowPort(podSecurityContext(b.features))).
 		WithContainers(b.container(mounts)).
 		WithVolumes(vols...)
-	if b.probeImage != "" {
-		pod.WithInitContainers(b.probeContainer())
-	}
+	pod.WithInitContainers(b.initContainers()...)
 	if slices.Contains(b.features, v1alpha1.PodFeatureUserNamespace) {
 		pod.WithHostUsers(false)
 	}
@@ -123,9 +126,24 @@ func podSecurityContext(features []v1alpha1.PodFeature) *accorev1.PodSecurityCon
 	return out
 }
 
-// openLowPort lets a server without capabilities listen on a port below 1024, in its own network.
-func openLowPort(out *accorev1.PodSecurityContextApplyConfiguration, port int32) *accorev1.PodSecurityContextApplyConfiguration {
-	if port < firstFreePort {
+// initContainers come before the server, in this order: a pod that has to prove its isolation does so before anything listens.
+func (b builder) initContainers() []*accorev1.ContainerApplyConfiguration {
+	var out []*accorev1.ContainerApplyConfiguration
+	if b.probeImage != "" {
+		out = append(out, b.probeContainer())
+	}
+	switch {
+	case b.hasSidecar():
+		out = append(out, b.gatewaySidecar())
+	case b.gatewayImage != "" && !b.hasImageVolume():
+		out = append(out, b.gatewayCopy())
+	}
+	return out
+}
+
+// openLowPort lets a server without capabilities listen on a port below 1024, in its own network. One on stdio listens nowhere.
+func (b builder) openLowPort(out *accorev1.PodSecurityContextApplyConfiguration) *accorev1.PodSecurityContextApplyConfiguration {
+	if port := portOf(b.server); port < firstFreePort && !isStdio(b.server) {
 		out.WithSysctls(accorev1.Sysctl().WithName("net.ipv4.ip_unprivileged_port_start").WithValue(strconv.Itoa(int(port))))
 	}
 	return out
@@ -133,20 +151,14 @@ func openLowPort(out *accorev1.PodSecurityContextApplyConfiguration, port int32)
 
 func (b builder) container(mounts []*accorev1.VolumeMountApplyConfiguration) *accorev1.ContainerApplyConfiguration {
 	spec := &b.server.Spec
-	port := *spec.Transport.Port
 	out := accorev1.Container().
 		WithName(ContainerName).
 		WithImage(spec.Image).
 		WithImagePullPolicy(pullPolicy(spec.Image)).
-		WithCommand(spec.Command...).
-		WithArgs(spec.Args...).
-		WithPorts(accorev1.ContainerPort().WithName(portName).WithContainerPort(port).WithProtocol(corev1.ProtocolTCP)).
 		WithResources(accorev1.ResourceRequirements().
 			WithRequests(resourceList(b.resources.Requests)).
 			WithLimits(resourceList(b.resources.Limits))).
 		WithVolumeMounts(mounts...).
-		WithReadinessProbe(tcpProbe(port, 5, 3)).
-		WithStartupProbe(tcpProbe(port, 1, b.progressDeadline())).
 		WithLifecycle(accorev1.Lifecycle().WithPreStop(accorev1.LifecycleHandler().
 			WithSleep(accorev1.SleepAction().WithSeconds(farewellSeconds)))).
 		WithTerminationMessagePath(corev1.TerminationMessagePathDefault).
@@ -156,7 +168,25 @@ func (b builder) container(mounts []*accorev1.VolumeMountApplyConfiguration) *ac
 		out.WithEnv(b.envVar(&spec.Env[i]))
 	}
 	out.WithEnv(b.egressEnv()...)
+	if isStdio(b.server) {
+		b.wrapInGateway(out)
+	} else {
+		b.listen(out)
+	}
 	return out
+}
+
+// listen is for a server that speaks HTTP itself.
+func (b builder) listen(out *accorev1.ContainerApplyConfiguration) {
+	port, name := portOf(b.server), portName
+	if b.hasSidecar() {
+		name = serverPortName
+	}
+	out.WithCommand(b.server.Spec.Command...).
+		WithArgs(b.server.Spec.Args...).
+		WithPorts(accorev1.ContainerPort().WithName(name).WithContainerPort(port).WithProtocol(corev1.ProtocolTCP)).
+		WithReadinessProbe(tcpProbe(port, 5, 3)).
+		WithStartupProbe(tcpProbe(port, 1, b.progressDeadline()))
 }
 
 // containerSecurityContext repeats what the pod's says, so that each container stands on its own.
@@ -181,7 +211,7 @@ func pullPolicy(image string) corev1.PullPolicy {
 	return corev1.PullAlways
 }
 
-// tcpProbe asks whether the server listens: all that can be told without speaking MCP.
+// tcpProbe asks whether the server listens: a server that is gone is noticed before the next handshake.
 func tcpProbe(port, periodSeconds, failureThreshold int32) *accorev1.ProbeApplyConfiguration {
 	return accorev1.Probe().
 		WithTCPSocket(accorev1.TCPSocketAction().WithPort(intstr.FromInt32(port))).

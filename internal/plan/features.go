@@ -25,12 +25,20 @@ const (
 // when an eligible node says that it cannot run it, and one it lacks is taken up with the next change of
 // the spec. What it was given is in the status, not in the Deployment, which others may edit.
 func features(server *v1alpha1.MCPServer, facts Facts) []v1alpha1.PodFeature {
-	if facts.Live == nil || server.Status.ObservedGeneration != server.Generation {
-		return supported(&server.Spec, facts.Nodes, false)
+	isNew := facts.Live == nil || server.Status.ObservedGeneration != server.Generation
+	out := supported(&server.Spec, facts.Nodes, !isNew)
+	if !isNew {
+		out = slices.DeleteFunc(out, func(feature v1alpha1.PodFeature) bool { return !slices.Contains(server.Status.PodFeatures, feature) })
 	}
-	return slices.DeleteFunc(supported(&server.Spec, facts.Nodes, true), func(feature v1alpha1.PodFeature) bool {
-		return !slices.Contains(server.Status.PodFeatures, feature)
-	})
+	if slices.Contains(out, v1alpha1.PodFeatureUserNamespace) { // kernels fail to map an image volume into one
+		out = slices.DeleteFunc(out, func(feature v1alpha1.PodFeature) bool { return feature == v1alpha1.PodFeatureImageVolume })
+	}
+	return out
+}
+
+// hasImageVolume tells whether the gateway comes to a server on stdio by an image volume.
+func (b builder) hasImageVolume() bool {
+	return slices.Contains(b.features, v1alpha1.PodFeatureImageVolume)
 }
 
 // supported are the features that every eligible node supports; unknown is what counts where a node
@@ -41,7 +49,7 @@ func supported(spec *v1alpha1.MCPServerSpec, nodes []Node, unknown bool) []v1alp
 		scheduling = &v1alpha1.Scheduling{}
 	}
 	able := func(s Support) bool { return s == Supported || (s == SupportUnknown && unknown) }
-	userNamespace, strictGroups, eligible := true, true, false
+	userNamespace, strictGroups, imageVolume, eligible := true, true, spec.Transport.Type == v1alpha1.TransportStdio, false
 	for i := range nodes {
 		node := &nodes[i]
 		if !selects(scheduling.NodeSelector, node.Labels) || isForeignOS(node) {
@@ -54,6 +62,7 @@ func supported(spec *v1alpha1.MCPServerSpec, nodes []Node, unknown bool) []v1alp
 		}
 		userNamespace = userNamespace && able(handler)
 		strictGroups = strictGroups && able(node.StrictGroups)
+		imageVolume = imageVolume && able(node.ImageVolumes)
 	}
 	var out []v1alpha1.PodFeature
 	if !eligible && !unknown {
@@ -64,6 +73,9 @@ func supported(spec *v1alpha1.MCPServerSpec, nodes []Node, unknown bool) []v1alp
 	}
 	if strictGroups {
 		out = append(out, v1alpha1.PodFeatureStrictSupplementalGroups)
+	}
+	if imageVolume {
+		out = append(out, v1alpha1.PodFeatureImageVolume)
 	}
 	return out
 }

@@ -62,7 +62,12 @@ func probeImage(server *v1alpha1.MCPServer, facts Facts) string {
 	if server.Status.Network != nil {
 		given = server.Status.Network.ProbeImage
 	}
-	if facts.Live == nil || server.Status.ObservedGeneration != server.Generation || (given == "" && RequiresProof(server)) {
+	return componentImage(server, facts, given, RequiresProof(server))
+}
+
+// componentImage is the operator's image for what runs beside a server that was given one before, or none, and which it may need.
+func componentImage(server *v1alpha1.MCPServer, facts Facts, given string, needed bool) string {
+	if facts.Live == nil || server.Status.ObservedGeneration != server.Generation || (given == "" && needed) {
 		return facts.ComponentImage
 	}
 	return given

@@ -42,6 +42,9 @@ func (b builder) networkPolicy(egress []*acnetworkingv1.NetworkPolicyEgressRuleA
 		if ingress := b.ingress(); ingress != nil {
 			spec.WithIngress(ingress)
 		}
+		if b.gatewayImage != "" {
+			spec.WithIngress(b.adminRule())
+		}
 		spec.WithEgress(egress...)
 		if b.probeImage != "" {
 			spec.WithEgress(b.canaryRule())
@@ -53,14 +56,14 @@ func (b builder) networkPolicy(egress []*acnetworkingv1.NetworkPolicyEgressRuleA
 		WithSpec(spec)
 }
 
-// ingress opens the transport port to the peers that the spec names; nil without any.
+// ingress opens the gateway's port, without a gateway the server's, to the peers that the spec names; nil without any.
 func (b builder) ingress() *acnetworkingv1.NetworkPolicyIngressRuleApplyConfiguration {
 	network := b.server.Spec.Network
 	if network == nil || len(network.Ingress) == 0 {
 		return nil
 	}
 	rule := acnetworkingv1.NetworkPolicyIngressRule().
-		WithPorts(policyPort(corev1.ProtocolTCP, intstr.FromInt32(*b.server.Spec.Transport.Port)))
+		WithPorts(policyPort(corev1.ProtocolTCP, intstr.FromInt32(b.clientPort())))
 	for i := range network.Ingress {
 		rule.WithFrom(podPeer(&network.Ingress[i]))
 	}

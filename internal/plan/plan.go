@@ -93,6 +93,8 @@ type Node struct {
 	DefaultUserNamespaces Support
 	// StrictGroups says whether the node honours supplementalGroupsPolicy.
 	StrictGroups Support
+	// ImageVolumes says whether the node mounts images as volumes, and lets programs in them run.
+	ImageVolumes Support
 }
 
 // Service is what a plan needs to know of a Service.
@@ -126,6 +128,10 @@ type Plan struct {
 	Resources v1alpha1.ResourceRequirements
 	// ProbeImage is the image of the pods' init container; empty where they have none.
 	ProbeImage string
+	// GatewayImage is the image of the gateway in front of the server; empty where there is none.
+	GatewayImage string
+	// InitContainers are the names of the containers that the pods run before, and beside, the server's.
+	InitContainers []string
 	// Endpoint at which allowed clients reach the server; empty while nobody can.
 	Endpoint string
 }
@@ -146,11 +152,21 @@ func Build(in Input) (*Plan, field.ErrorList) {
 	resources := EffectiveResources(spec)
 	egress, pending, errs := planEgress(in.Server, in.Facts)
 	errs = append(errs, validate(spec, resources)...)
+	errs = append(errs, validateGateway(in.Server, in.Facts)...)
 	if len(errs) > 0 && in.Server.Spec.DesiredState != v1alpha1.StateQuarantined {
 		return nil, errs
 	}
-	b := builder{server: in.Server, facts: in.Facts, secrets: in.Secrets, resources: resources, features: features(in.Server, in.Facts), probeImage: probeImage(in.Server, in.Facts)}
-	p := &Plan{Pending: pending, EgressTrouble: b.egressTrouble(), Held: b.held(), Features: b.features, Resources: resources, ProbeImage: b.probeImage, Endpoint: endpoint(in.Server)}
+	b := builder{
+		server: in.Server, facts: in.Facts, secrets: in.Secrets, resources: resources, features: features(in.Server, in.Facts),
+		probeImage: probeImage(in.Server, in.Facts), gatewayImage: gatewayImage(in.Server, in.Facts),
+	}
+	p := &Plan{
+		Pending: pending, EgressTrouble: b.egressTrouble(), Held: b.held(), Features: b.features, Resources: resources,
+		ProbeImage: b.probeImage, GatewayImage: b.gatewayImage, Endpoint: endpoint(in.Server),
+	}
+	for _, c := range b.initContainers() {
+		p.InitContainers = append(p.InitContainers, *c.Name)
+	}
 	p.Objects = append(p.Objects, Baseline(in.Server.Namespace))
 	p.add("NetworkPolicy", in.Server.Name, in.Server.Namespace, b.networkPolicy(egress))
 	if b.probeImage != "" {
@@ -195,6 +211,8 @@ type builder struct {
 	features  []v1alpha1.PodFeature
 	// probeImage is that of the init container; empty: there is none.
 	probeImage string
+	// gatewayImage is that of the gateway; empty: there is none.
+	gatewayImage string
 }
 
 // labels of every object of the server. Labels of the MCPServer are never copied: a GitOps engine
@@ -251,11 +269,7 @@ func endpoint(s *v1alpha1.MCPServer) string {
 	if stateOf(s) != v1alpha1.StateRunning {
 		return ""
 	}
-	path := s.Spec.Transport.Path
-	if path == "" {
-		path = DefaultPath
-	}
-	return endpointURL(s.Name, s.Namespace, *s.Spec.Transport.Port, path)
+	return endpointURL(s.Name, s.Namespace, portOf(s), endpointPath(s))
 }
 
 // IsOwnedBy tells whether the object's controller is the server.

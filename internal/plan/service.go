@@ -14,7 +14,6 @@ const affinitySeconds = 10800
 // service gives the server its name in the cluster. Clients stick to a pod, because MCP sessions
 // live in the memory of the pod that began them.
 func (b builder) service() *accorev1.ServiceApplyConfiguration {
-	port := *b.server.Spec.Transport.Port
 	return accorev1.Service(b.server.Name, b.server.Namespace).
 		WithLabels(b.labels()).
 		WithOwnerReferences(b.owner()).
@@ -28,8 +27,8 @@ func (b builder) service() *accorev1.ServiceApplyConfiguration {
 			WithPorts(accorev1.ServicePort().
 				WithName(portName).
 				WithProtocol(corev1.ProtocolTCP).
-				WithPort(port).
-				WithTargetPort(intstr.FromInt32(port))))
+				WithPort(portOf(b.server)).
+				WithTargetPort(intstr.FromInt32(b.clientPort()))))
 }
 
 func endpointURL(name, namespace string, port int32, path string) string {

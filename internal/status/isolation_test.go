@@ -3,12 +3,14 @@ package status
 import (
 	"strings"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/mcpwarden/mcp-warden/api/v1alpha1"
+	"github.com/mcpwarden/mcp-warden/internal/plan"
 	"github.com/mcpwarden/mcp-warden/internal/probe"
 )
 
@@ -92,6 +94,46 @@ func TestReadyTellsOfTheProbe(t *testing.T) {
 		got := Compute(input(change))
 		if c := meta.FindStatusCondition(got.Conditions, v1alpha1.ConditionReady); c.Status != metav1.ConditionFalse || !strings.Contains(c.Message, says) {
 			t.Errorf("Ready says %q, want %q", c.Message, says)
+		}
+	}
+}
+
+// Ready says what keeps the gateway from running, and that the server does not answer it, once it has had the time to.
+func TestReadyTellsOfTheGateway(t *testing.T) {
+	behind := func(sidecar bool, c corev1.ContainerStatus) func(*Input) {
+		return broken(func(p *corev1.Pod) {
+			if !sidecar {
+				p.Spec.Containers = []corev1.Container{{Name: plan.ContainerName, Command: []string{"/mcp-warden/gateway"}}}
+				p.Status.ContainerStatuses[0].State = c.State
+				return
+			}
+			p.Spec.InitContainers = []corev1.Container{{Name: plan.GatewayContainerName, RestartPolicy: new(corev1.ContainerRestartPolicyAlways)}}
+			c.Name = plan.GatewayContainerName
+			p.Status.InitContainerStatuses = []corev1.ContainerStatus{c}
+		})
+	}
+	runningFor := func(d time.Duration) corev1.ContainerStatus {
+		return corev1.ContainerStatus{State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: metav1.NewTime(now.Add(-d))}}}
+	}
+	for _, tc := range []struct {
+		name, says string
+		change     func(*Input)
+		recheck    time.Duration
+	}{
+		{"silent", "does not answer the handshake of MCP; see the log of container gateway", behind(true, runningFor(15*time.Second)), 0},
+		{"silent on stdio", "see the log of container server", behind(false, runningFor(time.Hour)), 0},
+		{"young", "1 of 2 pods are ready.", behind(true, runningFor(5*time.Second)), 10 * time.Second},
+		{"young on stdio", "1 of 2 pods are ready.", behind(false, runningFor(14*time.Second)), time.Second},
+		{"no image", "container gateway: the image cannot be pulled: gone", behind(true, corev1.ContainerStatus{
+			State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "ErrImagePull", Message: "gone"}}}), 0},
+	} {
+		in := input(tc.change)
+		c := meta.FindStatusCondition(Compute(in).Conditions, v1alpha1.ConditionReady)
+		if young := tc.recheck > 0; c.Status != metav1.ConditionFalse || !strings.Contains(c.Message, tc.says) || (young && c.Message != tc.says) {
+			t.Errorf("%s: Ready says %q, want %q", tc.name, c.Message, tc.says)
+		}
+		if got := in.Recheck(); got != tc.recheck {
+			t.Errorf("%s: looked at again after %s, want %s", tc.name, got, tc.recheck)
 		}
 	}
 }

@@ -87,6 +87,9 @@ func (in Input) Recheck() time.Duration {
 			out = due
 		}
 	}
+	if due := untilUnanswered(in.Pods, in.Now); due > 0 && (out == 0 || due < out) {
+		out = due
+	}
 	return out
 }
 
@@ -115,6 +118,7 @@ func Compute(in Input) v1alpha1.MCPServerStatus {
 		out.Endpoint = in.Plan.Endpoint
 		out.Resources = in.Plan.Resources.DeepCopy()
 		out.PodFeatures = in.Plan.Features
+		out.GatewayImage = in.Plan.GatewayImage
 		out.Replicas, out.ReadyReplicas, out.Image = 0, 0, nil
 	}
 	if in.Problem != nil && in.Problem.Waiting && judged(in.Server) == nil {
@@ -310,7 +314,7 @@ func running(in Input) (ready, progress verdict) {
 	d := in.Deployment
 	want, have := deref(d.Spec.Replicas), d.Status
 	ready = verdict{metav1.ConditionTrue, v1alpha1.ReasonServing, fmt.Sprintf("%d of %d pods are ready.", have.ReadyReplicas, want)}
-	trouble := credentials.Redact(in.Server, troubleOf(d, in.Pods))
+	trouble := credentials.Redact(in.Server, troubleOf(d, in.Pods, in.Now))
 	if have.AvailableReplicas < want || want == 0 {
 		ready.status, ready.reason = metav1.ConditionFalse, v1alpha1.ReasonReplicasUnavailable
 		ready.message += trouble
@@ -341,9 +345,9 @@ func pods(n int, singular, plural string) string {
 	return fmt.Sprintf("%d pods %s", n, plural)
 }
 
-func deref(p *int32) int32 {
+func deref[T any](p *T) T {
 	if p == nil {
-		return 0
+		return *new(T)
 	}
 	return *p
 }

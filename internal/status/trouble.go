@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -17,7 +18,7 @@ import (
 // troubleOf says what keeps pods from being ready, as a sentence to append; "" where nothing is
 // known. What is known to change while the cause stays, as back-off times and numbers of nodes, is
 // taken out of it, because each other message is another write of the status.
-func troubleOf(d *appsv1.Deployment, pods []corev1.Pod) string {
+func troubleOf(d *appsv1.Deployment, pods []corev1.Pod, now time.Time) string {
 	for _, c := range d.Status.Conditions {
 		if c.Type == appsv1.DeploymentReplicaFailure && c.Status == corev1.ConditionTrue {
 			return " Pods cannot be created: " + c.Message
@@ -32,7 +33,7 @@ func troubleOf(d *appsv1.Deployment, pods []corev1.Pod) string {
 		if enough && ended(&sorted[i]) {
 			continue
 		}
-		if why := troubleOfPod(&sorted[i]); why != "" {
+		if why := troubleOfPod(&sorted[i], now); why != "" {
 			return fmt.Sprintf(" Pod %s: %s", sorted[i].Name, why)
 		}
 	}
@@ -64,7 +65,7 @@ func order(pod *corev1.Pod) int {
 	return 0
 }
 
-func troubleOfPod(pod *corev1.Pod) string {
+func troubleOfPod(pod *corev1.Pod, now time.Time) string {
 	if pod.DeletionTimestamp != nil || pod.Status.Phase == corev1.PodSucceeded {
 		return ""
 	}
@@ -79,12 +80,61 @@ func troubleOfPod(pod *corev1.Pod) string {
 	if why := troubleOfProbe(pod); why != "" {
 		return why
 	}
+	if why := troubleOfGateway(pod); why != "" {
+		return why
+	}
 	for i := range pod.Status.ContainerStatuses {
 		if why := troubleOfContainer(&pod.Status.ContainerStatuses[i]); why != "" {
 			return why
 		}
 	}
+	if front, since := unanswered(pod); front != "" && now.Sub(since) >= handshakePatience {
+		return "the server does not answer the handshake of MCP; see the log of container " + front + ", and whether spec.transport is right"
+	}
 	return ""
+}
+
+// troubleOfGateway says what keeps the gateway from running before the server.
+func troubleOfGateway(pod *corev1.Pod) string {
+	for i := range pod.Status.InitContainerStatuses {
+		c := &pod.Status.InitContainerStatuses[i]
+		if (c.Name == plan.GatewayContainerName || c.Name == plan.GatewayCopyContainerName) && c.State.Running == nil {
+			if why := troubleOfContainer(c); why != "" {
+				return "container " + c.Name + ": " + why
+			}
+		}
+	}
+	return ""
+}
+
+// handshakePatience is how long a server may take to answer the gateway before that is worth telling.
+const handshakePatience = 15 * time.Second
+
+// unanswered is the container of a gateway that runs, and since when, and that says that the server behind it does not answer.
+func unanswered(pod *corev1.Pod) (name string, since time.Time) {
+	if pod.DeletionTimestamp != nil || !plan.HasGateway(&pod.Spec) {
+		return "", time.Time{}
+	}
+	all := slices.Concat(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses)
+	for _, front := range []string{plan.GatewayContainerName, plan.ContainerName} { // the latter where it is the gateway's
+		if i := slices.IndexFunc(all, func(c corev1.ContainerStatus) bool { return c.Name == front }); i >= 0 {
+			if c := &all[i]; !c.Ready && c.State.Running != nil {
+				return front, c.State.Running.StartedAt.Time
+			}
+			return "", time.Time{}
+		}
+	}
+	return "", time.Time{}
+}
+
+// untilUnanswered is after how long to tell that a server does not answer; zero where none of them is to be told of then.
+func untilUnanswered(pods []corev1.Pod, now time.Time) time.Duration {
+	for i := range pods {
+		if front, since := unanswered(&pods[i]); front != "" && now.Sub(since) < handshakePatience {
+			return handshakePatience - now.Sub(since)
+		}
+	}
+	return 0
 }
 
 // troubleOfProbe says what keeps the init container from letting the server start.

@@ -31,6 +31,8 @@ var accepted = []struct{ name, patch string }{
 	{"port 1", spec("transport: {port: 1}")},
 	{"port 443", spec("transport: {port: 443}")},
 	{"port 65535", spec("transport: {port: 65535}")},
+	{"stdio", spec("transport: {type: Stdio, port: null}, command: [/server], args: [stdio]")},
+	{"stdio with the Service on any port and path", spec("transport: {type: Stdio, port: 29010, path: /files}, command: [/server]")},
 	{"path /", spec("transport: {path: /}")},
 	{"path with a trailing slash", spec("transport: {path: /v1/mcp/}")},
 	{"path with dots in names", spec("transport: {path: /a.b/..c/.well-known/~x}")},

@@ -112,7 +112,7 @@ func TestOnlyAllowedClientsReachAServer(t *testing.T) {
 	mayNotCall(t, stranger, server)
 	mayNotCall(t, elsewhere, server)
 
-	t.Run("on no port but its own", func(t *testing.T) {
+	t.Run("on no port but its gateway's", func(t *testing.T) {
 		pod := podOf(t, server)
 		done := make(chan struct{})
 		ctx, stop := context.WithCancel(t.Context())
@@ -126,8 +126,10 @@ func TestOnlyAllowedClientsReachAServer(t *testing.T) {
 			}
 			return nil
 		})
-		succeeds(t, agent, "dial", "tcp", fmt.Sprintf("%s:%d", pod.Status.PodIP, serverPort))
+		succeeds(t, agent, "dial", "tcp", fmt.Sprintf("%s:%d", pod.Status.PodIP, plan.GatewayPort))
 		fails(t, agent, "dial", "tcp", pod.Status.PodIP+":7070")
+		fails(t, agent, "dial", "tcp", fmt.Sprintf("%s:%d", pod.Status.PodIP, serverPort))
+		fails(t, agent, "dial", "tcp", fmt.Sprintf("%s:%d", pod.Status.PodIP, plan.GatewayAdminPort))
 		stop()
 		<-done
 	})

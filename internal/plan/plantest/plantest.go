@@ -49,6 +49,7 @@ type facts struct {
 		UserNamespaces        bool              `json:"userNamespaces"`
 		DefaultUserNamespaces bool              `json:"defaultUserNamespaces"`
 		StrictGroups          bool              `json:"strictGroups"`
+		ImageVolumes          bool              `json:"imageVolumes"`
 	} `json:"nodes"`
 	APIServer []netip.Addr `json:"apiServer"`
 	Services  []struct {
@@ -158,6 +159,7 @@ func (f *facts) facts() plan.Facts {
 		out.Nodes = append(out.Nodes, plan.Node{
 			Labels: node.Labels, Nets: node.Nets, UserNamespaces: support(node.UserNamespaces),
 			DefaultUserNamespaces: support(node.DefaultUserNamespaces), StrictGroups: support(node.StrictGroups),
+			ImageVolumes: support(node.ImageVolumes),
 		})
 	}
 	for _, service := range f.Services {

@@ -476,6 +476,9 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: endpoint
       type:
         scalar: string
+    - name: gatewayImage
+      type:
+        scalar: string
     - name: image
       type:
         namedType: com.github.mcpwarden.mcp-warden.api.v1alpha1.ImageStatus

@@ -16,11 +16,11 @@ type MCPServerSpecApplyConfiguration struct {
 	Image *string `json:"image,omitempty"`
 	// imagePullSecrets are Secrets of type kubernetes.io/dockerconfigjson in the server's namespace.
 	ImagePullSecrets []LocalObjectReferenceApplyConfiguration `json:"imagePullSecrets,omitempty"`
-	// command replaces the image's entrypoint.
+	// command replaces the image's entrypoint. For transport.type Stdio it is required: the gateway starts it.
 	Command []string `json:"command,omitempty"`
 	// args replaces the image's arguments.
 	Args []string `json:"args,omitempty"`
-	// transport says how MCP clients talk to the server.
+	// transport says how the server speaks MCP.
 	Transport *TransportApplyConfiguration `json:"transport,omitempty"`
 	// env are the variables of the server's process. Only what is named here reaches it.
 	Env []EnvVarApplyConfiguration `json:"env,omitempty"`

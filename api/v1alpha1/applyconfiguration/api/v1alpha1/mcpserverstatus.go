@@ -28,6 +28,9 @@ type MCPServerStatusApplyConfiguration struct {
 	// podFeatures are the hardening features that depend on the nodes and that the pods have: decided
 	// with each change of the spec, and dropped only when a node says that it cannot run them.
 	PodFeatures []apiv1alpha1.PodFeature `json:"podFeatures,omitempty"`
+	// gatewayImage is the image of the gateway in front of the server: taken up with each change of the spec, so that
+	// an upgrade of the operator restarts no server; empty where there is no gateway.
+	GatewayImage *string `json:"gatewayImage,omitempty"`
 	// secrets tells of the values that the server gets from Secrets; left out where it gets none.
 	Secrets *SecretsStatusApplyConfiguration `json:"secrets,omitempty"`
 	// network says whether the server's isolation was proven.
@@ -106,6 +109,14 @@ func (b *MCPServerStatusApplyConfiguration) WithPodFeatures(values ...apiv1alpha
 	for i := range values {
 		b.PodFeatures = append(b.PodFeatures, values[i])
 	}
+	return b
+}
+
+// WithGatewayImage sets the GatewayImage field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the GatewayImage field is set to the value of the last call.
+func (b *MCPServerStatusApplyConfiguration) WithGatewayImage(value string) *MCPServerStatusApplyConfiguration {
+	b.GatewayImage = &value
 	return b
 }
 

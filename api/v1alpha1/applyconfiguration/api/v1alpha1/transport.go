@@ -9,11 +9,12 @@ import (
 // TransportApplyConfiguration represents a declarative configuration of the Transport type for use
 // with apply.
 //
-// Transport says how MCP clients talk to the server.
+// Transport says how the server speaks. Clients speak Streamable HTTP to its gateway, whatever it is.
 type TransportApplyConfiguration struct {
 	// type is the MCP transport that the server speaks.
 	Type *apiv1alpha1.TransportType `json:"type,omitempty"`
-	// port is the TCP port that the server listens on.
+	// port is the TCP port that the server listens on, and the one of its Service. For type Stdio it is
+	// the Service's alone, and 8080 when left out.
 	Port *int32 `json:"port,omitempty"`
 	// path is the URL path of the MCP endpoint; /mcp when left out.
 	Path *string `json:"path,omitempty"`
