@@ -63,9 +63,12 @@ func (r *MCPServerReconciler) live(ctx context.Context, server *v1alpha1.MCPServ
 	out.NamespaceLabels = r.namespaceLabels(ctx, server.Namespace)
 	out.Bindings = r.bindings(ctx, server)
 	out.Account = r.account(ctx, server)
-	out.Drift = driftOf(in, err)
+	out.Drift = r.drift(in, err)
 	out.Repairs = r.inPlaceOf(server).repairs
 	out.Secrets = secretsVerdict(in)
+	if obs != nil && obs.unread != nil {
+		out.Secrets.Message = "the Secrets cannot be looked at: " + redactedFor(server, obs.unread).Error()
+	}
 	out.Twins = r.twins(ctx, server)
 	inOrder(out)
 	return out
@@ -343,8 +346,8 @@ func (r *MCPServerReconciler) account(ctx context.Context, server *v1alpha1.MCPS
 	return compliance.Seen[*corev1.ServiceAccount]{Value: account}
 }
 
-// driftOf says what the operator could not put right.
-func driftOf(in status.Input, err error) compliance.Seen[[]compliance.Drift] {
+// drift says what the operator could not put right.
+func (r *MCPServerReconciler) drift(in status.Input, err error) compliance.Seen[[]compliance.Drift] {
 	drift := (*driftError)(nil)
 	switch {
 	case errors.As(err, &drift):
@@ -353,6 +356,11 @@ func driftOf(in status.Input, err error) compliance.Seen[[]compliance.Drift] {
 		return compliance.Seen[[]compliance.Drift]{Unknown: "the plan was not applied: " + err.Error()}
 	case in.Plan != nil && in.Plan.Held != nil:
 		return compliance.Seen[[]compliance.Drift]{Unknown: "the Deployment is left as it is: " + in.Plan.Held.Message}
+	}
+	for _, kind := range kindsOfPlan {
+		if why := r.surroundings.unread(kind); why != "" {
+			return compliance.Seen[[]compliance.Drift]{Unknown: why}
+		}
 	}
 	return compliance.Seen[[]compliance.Drift]{}
 }
@@ -375,6 +383,9 @@ func secretsVerdict(in status.Input) compliance.SecretsVerdict {
 func (r *MCPServerReconciler) twins(ctx context.Context, server *v1alpha1.MCPServer) compliance.Seen[[]compliance.Twin] {
 	var out compliance.Seen[[]compliance.Twin]
 	if server.Status.Secrets == nil {
+		return out
+	}
+	if out.Unknown = r.surroundings.unread(kindSecret); out.Unknown != "" {
 		return out
 	}
 	for _, ours := range server.Status.Secrets.Sources {

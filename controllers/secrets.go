@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -120,6 +121,9 @@ func (r *MCPServerReconciler) observeSecrets(ctx context.Context, server *v1alph
 
 // lookAtSecrets reads what the spec names of Secrets, and the copies that the server has of it.
 func (r *MCPServerReconciler) lookAtSecrets(ctx context.Context, server *v1alpha1.MCPServer, obs *observation, annotation string) error {
+	if why := r.surroundings.unread(kindSecret); why != "" {
+		return errors.New(why) // of a change nobody would hear
+	}
 	key, err := r.digestKey.get(ctx)
 	if err != nil {
 		return err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -11,6 +12,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	policyv1 "k8s.io/api/policy/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -68,11 +70,16 @@ var (
 	kindPod                = schema.GroupKind{Kind: "Pod"}
 	kindService            = schema.GroupKind{Kind: "Service"}
 	kindServiceAccount     = schema.GroupKind{Kind: "ServiceAccount"}
-	kindDeployment         = schema.GroupKind{Group: appsv1.GroupName, Kind: "Deployment"}
-	kindCiliumPolicy       = plan.CiliumNetworkPolicyKind.GroupKind()
-	kindCiliumClusterwide  = schema.GroupKind{Group: kindCiliumPolicy.Group, Kind: "CiliumClusterwideNetworkPolicy"}
-	kindOpenReport         = compliance.OpenReportKind.GroupKind()
-	kindsOfRoute           = []schema.GroupKind{
+	kindSecret             = schema.GroupKind{Kind: "Secret"}
+	// kindsOfPlan are what the plan is made from and compared with: read through the operator's own cache.
+	kindsOfPlan = []schema.GroupKind{
+		kindNetworkPolicy, kindService, kindServiceAccount, kindSecret, {Kind: "Node"},
+		{Group: appsv1.GroupName, Kind: "Deployment"}, {Group: policyv1.GroupName, Kind: "PodDisruptionBudget"},
+	}
+	kindCiliumPolicy      = plan.CiliumNetworkPolicyKind.GroupKind()
+	kindCiliumClusterwide = schema.GroupKind{Group: kindCiliumPolicy.Group, Kind: "CiliumClusterwideNetworkPolicy"}
+	kindOpenReport        = compliance.OpenReportKind.GroupKind()
+	kindsOfRoute          = []schema.GroupKind{
 		{Group: groupGateway, Kind: "HTTPRoute"}, {Group: groupGateway, Kind: "GRPCRoute"},
 		{Group: groupGateway, Kind: "TLSRoute"}, {Group: groupGateway, Kind: "TCPRoute"}, {Group: groupGateway, Kind: "UDPRoute"},
 	}
@@ -97,7 +104,11 @@ func allSurroundings() []surrounding {
 		{kind: kindCiliumPolicy, optional: true, object: untyped, concerns: ownNamespace},
 		{kind: kindCiliumClusterwide, optional: true, object: untyped, concerns: everywhere},
 		{kind: kindPod, object: typed(&corev1.Pod{}), concerns: serverOfAccount},
-		{kind: kindService}, {kind: kindServiceAccount}, {kind: kindDeployment},
+	}
+	for _, kind := range kindsOfPlan {
+		if !slices.ContainsFunc(out, func(s surrounding) bool { return s.kind == kind }) {
+			out = append(out, surrounding{kind: kind})
+		}
 	}
 	out = append(out, surrounding{kind: kindOpenReport, optional: true}) // written, and never read for a verdict
 	for _, kind := range kindsOfRoute {

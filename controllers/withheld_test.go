@@ -16,9 +16,13 @@ func TestWithheldInformationIsUnknown(t *testing.T) {
 	namespace := newNamespace(t)
 	runPods(t, namespace)
 	server := example(namespace, "web")
+	create(t, secretOf(namespace, "source", map[string]string{"token": "not-a-real-value"}))
+	server.Spec.Env = []v1alpha1.EnvVar{{Name: "TOKEN", ValueFrom: &v1alpha1.EnvVarSource{SecretKeyRef: &v1alpha1.KeyReference{Name: "source", Key: "token"}}}}
 	create(t, server)
 	waitReason(t, server, v1alpha1.ConditionReady, v1alpha1.ReasonServing)
-	newPolicy(t, namespace, v1alpha1.PolicyAudit, nil)
+	newPolicy(t, namespace, v1alpha1.PolicyAudit, func(p *v1alpha1.MCPPolicySpec) {
+		p.Secrets = &v1alpha1.SecretPolicy{Sharing: v1alpha1.SharingSelectedNamespaces}
+	})
 	for resource, ids := range map[string][]v1alpha1.ControlID{
 		"pods":                {"POD-01", "POD-02", "POD-05", "POD-13", "POD-14", "NET-01", "NET-02", "IMG-03", "ACC-01"},
 		"networkpolicies":     {"NET-01", "NET-02", "NET-03", "NET-06"},
@@ -29,6 +33,12 @@ func TestWithheldInformationIsUnknown(t *testing.T) {
 		"serviceaccounts":     {"ACC-06"},
 		"namespaces":          {"OPS-03", "IMG-01"},
 		"mcppolicies":         {"IMG-01"},
+
+		// What the plan is made from, and compared with.
+		"deployments":          {"NET-05", "SEC-06", "OPS-05"},
+		"poddisruptionbudgets": {"OPS-05"},
+		"nodes":                {"NET-05", "OPS-05"},
+		"secrets":              {"SEC-05", "SEC-06", "SEC-07"},
 	} {
 		t.Run(resource, func(t *testing.T) {
 			o.before(func(r request) error {

@@ -21,6 +21,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/mcpwarden/mcp-warden/api/v1alpha1"
+	"github.com/mcpwarden/mcp-warden/internal/plan"
 )
 
 // verdictTime is how soon a verdict must have turned after what turns it.
@@ -104,6 +105,18 @@ var tampers = []tamper{
 	{name: "another program", control: "POD-18", mutation: patched("/spec/containers/0/args", `["-http", ":8081"]`)},
 	{name: "another image at admission", control: "IMG-03", mutation: patched("/spec/containers/0/image", `"elsewhere.example/server:v1"`)},
 	{name: "another Secret as variables", control: "SEC-08", mutation: patched("/spec/containers/0/envFrom", `[{"secretRef": {"name": "more"}}]`)},
+	// What is the operator's own is put right before anybody can undo it; the verdict tells of it all the same.
+	{name: "the server's NetworkPolicy opened", control: "NET-05", change: managed("NetworkPolicy", "networking.k8s.io/v1", "$SERVER", `{"spec": {"egress": [{}], "ingress": [{}]}}`)},
+	{name: "the server's NetworkPolicy selects nothing", control: "NET-05", change: managed("NetworkPolicy", "networking.k8s.io/v1", "$SERVER", `{"spec": {"podSelector": {"matchLabels": {"mcpwarden.io/server": "other"}}}}`)},
+	{name: "the server's NetworkPolicy deleted", control: "NET-05", change: managed("NetworkPolicy", "networking.k8s.io/v1", "$SERVER", "")},
+	{name: "the namespace's NetworkPolicy opened", control: "NET-05", change: managed("NetworkPolicy", "networking.k8s.io/v1", plan.BaselineName, `{"spec": {"policyTypes": ["Ingress"]}}`)},
+	{name: "the server's Service exposed", control: "OPS-05", change: managed("Service", "v1", "$SERVER", `{"spec": {"type": "NodePort"}}`)},
+	{name: "the server's account with a token", control: "OPS-05", change: managed("ServiceAccount", "v1", "$SERVER", `{"automountServiceAccountToken": true}`)},
+	{name: "the server's Deployment with another image", control: "OPS-05", change: managed("Deployment", "apps/v1", "$SERVER", `{"spec": {"template": {"spec": {"containers": [{"name": "server", "image": "elsewhere.example/server:v1"}]}}}}`)},
+	{name: "the server's Deployment with a sidecar", control: "OPS-05", change: managed("Deployment", "apps/v1", "$SERVER", `{"spec": {"template": {"spec": {"containers": [{"name": "mesh", "image": "$IMAGE"}]}}}}`)},
+	{name: "the server's Deployment deleted", control: "OPS-05", change: managed("Deployment", "apps/v1", "$SERVER", "")},
+	{name: "the snapshot forged", control: "SEC-06", change: forgeSnapshot},
+
 	{name: "a second network", control: "NET-14", mutation: `[JSONPatch{op: "add", path: "/metadata/annotations", value: {"k8s.v1.cni.cncf.io/networks": "other"}}]`},
 }
 
@@ -141,7 +154,11 @@ func patched(path, value string) string {
 func TestTampering(t *testing.T) {
 	t.Parallel()
 	ns := newNamespace(t)
-	server := newServer(t, ns, "tampered", allowAgents)
+	newSecret(t, ns, "source", map[string]string{"token": secretly("tampered")})
+	server := newServer(t, ns, "tampered", func(spec *v1alpha1.MCPServerSpec) {
+		spec.Env = []v1alpha1.EnvVar{fromSecret("TOKEN", "source", "token")}
+		allowAgents(spec)
+	})
 	s := &scene{server}
 	for _, tc := range tampers {
 		t.Run(tc.name, func(t *testing.T) {
@@ -299,6 +316,43 @@ func changePod(patch string, left bool) func(*testing.T, *scene) (func() error, 
 			return nil
 		}, nil
 	}
+}
+
+// managed changes an object of the operator's own by a patch, or deletes it where there is none. There is nothing to undo.
+func managed(kind, version, name, patch string) func(*testing.T, *scene) (func() error, error) {
+	return func(t *testing.T, s *scene) (func() error, error) {
+		object := &unstructured.Unstructured{}
+		object.SetAPIVersion(version)
+		object.SetKind(kind)
+		object.SetNamespace(s.server.Namespace)
+		object.SetName(s.fill(name))
+		if patch == "" {
+			return func() error { return nil }, k8s.Delete(t.Context(), object)
+		}
+		return func() error { return nil }, k8s.Patch(t.Context(), object, client.RawPatch(types.StrategicMergePatchType, []byte(s.fill(patch))))
+	}
+}
+
+// forgeSnapshot puts another Secret in the place of the one that the server's variables come from.
+func forgeSnapshot(t *testing.T, s *scene) (func() error, error) {
+	snapshots := &corev1.SecretList{}
+	if err := k8s.List(t.Context(), snapshots, client.InNamespace(s.server.Namespace), client.MatchingLabels{"mcpwarden.io/server": s.server.Name}); err != nil {
+		return nil, err
+	}
+	if len(snapshots.Items) != 1 {
+		t.Fatalf("%d snapshots, want 1", len(snapshots.Items))
+	}
+	forged := snapshots.Items[0].DeepCopy()
+	forged.ResourceVersion, forged.UID, forged.ManagedFields = "", "", nil
+	forged.Data = map[string][]byte{"TOKEN": []byte("forged")}
+	if err := k8s.Delete(t.Context(), &snapshots.Items[0]); err != nil {
+		return nil, err
+	}
+	err := k8s.Create(t.Context(), forged)
+	if apierrors.IsAlreadyExists(err) {
+		err = nil // the operator was faster
+	}
+	return func() error { return nil }, err
 }
 
 // replacePods has the server's pods made anew, and waits until it serves with them alone.
