@@ -86,7 +86,7 @@ type Options struct {
 	Workers int
 	// BlockedRetry is how long it takes until what somebody else must cure is tried again; 30 s if zero.
 	BlockedRetry time.Duration
-	// CheckInterval is how often it is found out whether what verdicts are computed from can still be read; 10 s if zero.
+	// CheckInterval is how often it is found out whether what verdicts are computed from can still be read; 5 s if zero.
 	CheckInterval time.Duration
 	// OwnerAge is how old what is known of the objects that fill Secrets may get; 5 min if zero.
 	OwnerAge time.Duration

@@ -44,7 +44,7 @@ import (
 
 // checkInterval is how often it is found out whether the surroundings can still be read: rights that were taken
 // away do not end a watch, and a watch that fails tells nobody.
-const checkInterval = 10 * time.Second
+const checkInterval = 5 * time.Second
 
 // settleTime is how long the first reconciles wait for the surroundings to be read. What is not there by then is Unknown.
 const settleTime = 20 * time.Second

@@ -91,7 +91,7 @@ func TestCutRightsAreUnknown(t *testing.T) {
 				t.Fatal(err)
 			}
 			begin := time.Now()
-			// The operator finds out every ten seconds, and the machine may be busy.
+			// The operator finds out every five seconds, and the machine may be busy.
 			within(t, 2*verdictTime, func(ctx context.Context) error { return s.unknown(ctx, cut.resource, cut.controls) })
 			t.Logf("Unknown after %s: %s", time.Since(begin).Round(10*time.Millisecond), s.control(cut.controls[0]).Message)
 			if c := meta.FindStatusCondition(s.server.Status.Conditions, v1alpha1.ConditionPolicyCompliant); c == nil || c.Status == metav1.ConditionTrue {
