@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -16,6 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/selection"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -140,15 +142,15 @@ func (r *MCPServerReconciler) otherPolicies(ctx context.Context, namespace strin
 			return out
 		}
 		for i := range list.Items {
-			out.Value = append(out.Value, ciliumPolicies(&list.Items[i])...)
+			out.Value = append(out.Value, ciliumPolicies(&list.Items[i], namespace)...)
 		}
 	}
 	return out
 }
 
-// ciliumPolicies are the rules of a policy of Cilium's, each of which has a selector of its own. A selector that
+// ciliumPolicies are, for the pods of a namespace, the rules of a policy of Cilium's, each of which has a selector of its own. A selector that
 // cannot be understood may select anything.
-func ciliumPolicies(object *unstructured.Unstructured) []compliance.OtherPolicy {
+func ciliumPolicies(object *unstructured.Unstructured, namespace string) []compliance.OtherPolicy {
 	var specs []any
 	if spec, ok := object.Object["spec"]; ok {
 		specs = append(specs, spec)
@@ -168,35 +170,67 @@ func ciliumPolicies(object *unstructured.Unstructured) []compliance.OtherPolicy 
 		ingress, _ := spec["ingress"].([]any)
 		egress, _ := spec["egress"].([]any)
 		out = append(out, compliance.OtherPolicy{
-			Kind: object.GetKind(), Name: object.GetName(), Selects: ciliumSelector(spec["endpointSelector"]),
+			Kind: object.GetKind(), Name: object.GetName(), Selects: ciliumSelector(spec["endpointSelector"], namespace),
 			OpensIngress: len(ingress) > 0, OpensEgress: len(egress) > 0,
 		})
 	}
 	return out
 }
 
-// ciliumSelector understands labels of pods with and without the prefix of their source. What it does not
-// understand, such as labels of the pod's namespace, selects everything.
-func ciliumSelector(raw any) func(map[string]string) bool {
+// ciliumSelector understands labels of pods, with and without the prefix of their source, and the name of their
+// namespace. What it does not understand selects everything.
+func ciliumSelector(raw any, namespace string) func(map[string]string) bool {
 	everything := func(map[string]string) bool { return true }
 	fields, ok := raw.(map[string]any)
 	if !ok {
 		return everything
 	}
 	selector := labels.NewSelector()
+	require := func(key string, operator selection.Operator, values ...string) {
+		if requirement := ciliumRequirement(key, operator, values); requirement != nil {
+			selector = selector.Add(*requirement)
+		}
+	}
 	matchLabels, _ := fields["matchLabels"].(map[string]any)
 	for key, value := range matchLabels {
-		key = strings.TrimPrefix(strings.TrimPrefix(key, "any:"), "k8s:")
-		if strings.HasPrefix(key, "io.kubernetes.pod.") || strings.HasPrefix(key, "io.cilium.") || strings.Contains(key, ":") {
-			continue // it may hold
-		}
-		requirement, err := labels.NewRequirement(key, "=", []string{fmt.Sprint(value)})
-		if err != nil {
-			continue
-		}
-		selector = selector.Add(*requirement)
+		require(key, selection.In, fmt.Sprint(value))
 	}
-	return func(of map[string]string) bool { return selector.Matches(labels.Set(of)) } // matchExpressions may hold
+	expressions, _, _ := unstructured.NestedSlice(fields, "matchExpressions")
+	for _, expression := range expressions {
+		expression, _ := expression.(map[string]any)
+		key, _ := expression["key"].(string)
+		operator, _ := expression["operator"].(string)
+		values, _, _ := unstructured.NestedStringSlice(expression, "values")
+		require(key, map[string]selection.Operator{"In": selection.In, "NotIn": selection.NotIn, "Exists": selection.Exists}[operator], values...)
+	}
+	return func(of map[string]string) bool {
+		all := maps.Clone(of)
+		if all == nil {
+			all = map[string]string{}
+		}
+		all[ciliumNamespace] = namespace
+		return selector.Matches(labels.Set(all))
+	}
+}
+
+// ciliumNamespace is the label by which Cilium names the namespace of a pod.
+const ciliumNamespace = "io.kubernetes.pod.namespace"
+
+// ciliumRequirement is nil for what may hold whatever the labels are. Not every label of a pod counts for Cilium, so that
+// one which a pod has may be one that it has not.
+func ciliumRequirement(key string, operator selection.Operator, values []string) *labels.Requirement {
+	key = strings.TrimPrefix(strings.TrimPrefix(key, "any:"), "k8s:")
+	isOther := strings.HasPrefix(key, "io.kubernetes.pod.") || strings.HasPrefix(key, "io.cilium.") || strings.Contains(key, ":")
+	switch {
+	case key == ciliumNamespace && operator != "":
+	case isOther || operator != selection.In && operator != selection.Exists:
+		return nil
+	}
+	requirement, err := labels.NewRequirement(key, operator, values)
+	if err != nil {
+		return nil
+	}
+	return requirement
 }
 
 // routes of the Gateway API that send requests to Services of a namespace.

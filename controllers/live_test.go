@@ -1,6 +1,7 @@
 package controllers
 
 import (
+	"encoding/json"
 	"math/rand/v2"
 	"reflect"
 	"testing"
@@ -54,4 +55,46 @@ func shuffled[T any](in compliance.Seen[[]T]) compliance.Seen[[]T] {
 	out := compliance.Seen[[]T]{Value: append([]T(nil), in.Value...)}
 	rand.Shuffle(len(out.Value), func(i, j int) { out.Value[i], out.Value[j] = out.Value[j], out.Value[i] })
 	return out
+}
+
+// What a policy of Cilium's surely does not select it opens nothing of; whatever cannot be told counts.
+func TestCiliumSelector(t *testing.T) {
+	pod := map[string]string{"app": "web"}
+	for _, tc := range []struct {
+		selector string
+		want     bool
+	}{
+		{`null`, true},
+		{`{}`, true},
+		{`{"matchLabels": {"app": "web"}}`, true},
+		{`{"matchLabels": {"k8s:app": "web"}}`, true},
+		{`{"matchLabels": {"any:app": "web"}}`, true},
+		{`{"matchLabels": {"app": "other"}}`, false},
+		{`{"matchLabels": {"k8s:io.kubernetes.pod.namespace": "agents"}}`, true},
+		{`{"matchLabels": {"io.kubernetes.pod.namespace": "kube-system"}}`, false},
+		{`{"matchLabels": {"k8s:io.kubernetes.pod.namespace": "agents", "app": "other"}}`, false},
+		{`{"matchLabels": {"io.cilium.k8s.namespace.labels.team": "other"}}`, true},
+		{`{"matchLabels": {"io.cilium.k8s.policy.serviceaccount": "other"}}`, true},
+		{`{"matchLabels": {"reserved:world": ""}}`, true},
+		{`{"matchLabels": {"app": "not a value"}}`, true},
+		{`{"matchExpressions": [{"key": "app", "operator": "In", "values": ["other", "web"]}]}`, true},
+		{`{"matchExpressions": [{"key": "app", "operator": "In", "values": ["other"]}]}`, false},
+		{`{"matchExpressions": [{"key": "tier", "operator": "Exists"}]}`, false},
+		{`{"matchExpressions": [{"key": "k8s:io.kubernetes.pod.namespace", "operator": "In", "values": ["kube-system", "data"]}]}`, false},
+		{`{"matchExpressions": [{"key": "k8s:io.kubernetes.pod.namespace", "operator": "NotIn", "values": ["agents"]}]}`, false},
+		{`{"matchExpressions": [{"key": "k8s:io.kubernetes.pod.namespace", "operator": "NotIn", "values": ["data"]}]}`, true},
+		{`{"matchExpressions": [{"key": "k8s:io.kubernetes.pod.namespace", "operator": "DoesNotExist"}]}`, true},
+		// A label of the pod need not count for Cilium: to the policy the pod may be without it.
+		{`{"matchExpressions": [{"key": "app", "operator": "NotIn", "values": ["web"]}]}`, true},
+		{`{"matchExpressions": [{"key": "app", "operator": "DoesNotExist"}]}`, true},
+		{`{"matchExpressions": ["nonsense"]}`, true},
+	} {
+		var raw any
+		if err := json.Unmarshal([]byte(tc.selector), &raw); err != nil {
+			t.Fatal(err)
+		}
+		if got := ciliumSelector(raw, "agents")(pod); got != tc.want {
+			t.Errorf("%s selects the pod: %t, want %t", tc.selector, got, tc.want)
+		}
+	}
 }
