@@ -206,6 +206,18 @@ func TestDeletedObjectIsRecreated(t *testing.T) {
 	}
 }
 
+// A Deployment that is deleted takes the state of its rotation with it: it is made again as another one.
+func TestDeletedDeploymentTurnsTheVerdict(t *testing.T) {
+	o := parallel(t)
+	server := example(newNamespace(t), "web")
+	create(t, secretOf(server.Namespace, "source", map[string]string{"token": "not-a-real-value"}))
+	server.Spec.Env = []v1alpha1.EnvVar{{Name: "TOKEN", ValueFrom: &v1alpha1.EnvVarSource{SecretKeyRef: &v1alpha1.KeyReference{Name: "source", Key: "token"}}}}
+	settled(t, o, server)
+	remove(t, &appsv1.Deployment{ObjectMeta: named(server)})
+	turned(t, server, 1)
+	o.calm(t, server.Namespace)
+}
+
 func TestRolloutRestartSurvives(t *testing.T) {
 	o := parallel(t)
 	server := example(newNamespace(t), "web")

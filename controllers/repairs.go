@@ -49,9 +49,10 @@ func (i *inPlace) begin() { i.is = make(map[objectName][sha256.Size]byte, len(i.
 // end ends a pass in which everything was seen.
 func (i *inPlace) end() { i.was = i.is }
 
-// saw notes that an object is in place; changed says that it was not, and had to be written, path where it differed.
+// saw notes that an object is in place; changed says that it was not, and had to be written, path where it differed: empty
+// where it was missing, which no change of the plan explains.
 func (i *inPlace) saw(o objectName, digest [sha256.Size]byte, changed bool, path string, now time.Time) {
-	if known, ok := i.was[o]; ok && known == digest && changed {
+	if known, ok := i.was[o]; ok && changed && (path == "" || known == digest) {
 		i.repairs = slices.DeleteFunc(i.repairs, func(r compliance.Repair) bool { return r.Kind == o.kind && r.Name == o.name || !r.Shown(now) })
 		i.repairs = append(i.repairs[max(0, len(i.repairs)-maxRepairs+1):], compliance.Repair{Drift: compliance.Drift{Kind: o.kind, Name: o.name, Path: path}, Time: now})
 	}
