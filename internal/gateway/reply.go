@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"net/http"
@@ -147,7 +146,7 @@ func (r *Reply) stages(raw []byte) ([]byte, error) {
 		}
 		out = next
 	}
-	if id := r.requestID(); id != nil && out.Kind == message.Response && bytes.Equal(id, out.ID) {
+	if id := r.requestID(); id != nil && out.Kind == message.Response && message.Key(id) == message.Key(out.ID) {
 		r.exchange.ErrorCode, r.exchange.ToolFailed = out.ErrorCode, out.ToolFailed
 	}
 	return out.Raw, nil

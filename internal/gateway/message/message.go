@@ -9,7 +9,9 @@ package message
 import (
 	"bytes"
 	"fmt"
+	"math"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -194,6 +196,43 @@ func Text(value []byte) (string, error) {
 		return "", fmt.Errorf("not Unicode text")
 	}
 	return string(text), nil
+}
+
+// Key is an id, or a token, as JSON that is the same however it was written: a server may answer to "\u00e9" as "é", and to 1.0 as 1. What has no
+// such form, as half of a character, or a number that may be rounded, is as it was written.
+func Key(id []byte) string {
+	if len(id) > 0 && id[0] != '"' {
+		return numberKey(id)
+	}
+	if bytes.IndexByte(id, '\\') < 0 {
+		return string(id)
+	}
+	text, err := Text(id)
+	if err != nil {
+		return string(id)
+	}
+	key := []byte{'"'}
+	for i := range len(text) {
+		switch b := text[i]; {
+		case b == '"' || b == '\\':
+			key = append(key, '\\', b)
+		case b < ' ':
+			key = fmt.Appendf(key, "\\u%04x", b)
+		default:
+			key = append(key, b)
+		}
+	}
+	return string(append(key, '"'))
+}
+
+func numberKey(id []byte) string {
+	const exact = 1 << 53
+	if bytes.ContainsAny(id, ".eE") || string(id) == "-0" {
+		if f, err := strconv.ParseFloat(string(id), 64); err == nil && f == math.Trunc(f) && f > -exact && f < exact {
+			return strconv.FormatInt(int64(f), 10)
+		}
+	}
+	return string(id)
 }
 
 // caseTwin tells whether key is one of names but for its case, by the folding that lenient decoders use.

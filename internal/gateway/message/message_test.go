@@ -150,6 +150,26 @@ func TestWith(t *testing.T) {
 	}
 }
 
+// Two ids have the same key if and only if they are the same value, as far as every parser sees it.
+func TestKey(t *testing.T) {
+	same := [][]string{
+		{`"é"`, `"\u00e9"`, `"\u00E9"`}, {`"a/b"`, `"a\/b"`}, {`"\n\u0001\""`, `"\u000a\u0001\u0022"`}, {`"\ud83d\ude00"`, `"😀"`}, {`"1"`}, {`"\\u00e9"`},
+		{`1`, `1.0`, `1e0`, `10E-1`}, {`0`, `-0`, `0.0`}, {`1.5`}, {`-7`, `-7.00`},
+		{`9007199254740992`}, {`9007199254740993`}, {`9007199254740993.0`}, {`1e400`}, {`"\ud800"`}, {`"\udc00"`},
+	}
+	groups := map[string]int{}
+	for i, ids := range same {
+		for _, id := range ids {
+			key := Key([]byte(id))
+			if group, has := groups[key]; has && group != i {
+				t.Errorf("%s has the key of another value: %s", id, key)
+			} else if groups[key] = i; key != Key([]byte(ids[0])) || !json.Valid([]byte(key)) {
+				t.Errorf("%s has the key %s, and %s has %s", id, key, ids[0], Key([]byte(ids[0])))
+			}
+		}
+	}
+}
+
 // FuzzParse compares with encoding/json: what passes here is JSON there with the same values, and what is JSON there fails here only for
 // a reason that is stricter on purpose.
 func FuzzParse(f *testing.F) {

@@ -265,7 +265,7 @@ func (c *child) readLog(from io.Reader) {
 	}
 }
 
-// send writes a message, as one line. A server that does not read is ended.
+// send writes a message, as one line with nothing around it: some servers end at a space there. A server that does not read is ended.
 func (c *child) send(raw []byte) error {
 	// Outside of a string, where JSON has no line ends, any of them is as good as a space.
 	line := bytes.Map(func(r rune) rune {
@@ -273,7 +273,7 @@ func (c *child) send(raw []byte) error {
 			return ' '
 		}
 		return r
-	}, raw)
+	}, bytes.TrimSpace(raw))
 	line = append(line, '\n')
 	c.writing.Lock()
 	defer c.writing.Unlock()

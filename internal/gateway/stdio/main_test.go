@@ -78,7 +78,7 @@ func scripted(line string) {
 	_, say, found := strings.Cut(line, `"say":"`)
 	if !found {
 		if _, id, ok := strings.Cut(line, `"id":`); ok {
-			fmt.Printf(`{"jsonrpc":"2.0","id":%s,"result":%s}`+"\n", id[:strings.IndexAny(id, ",}")], strings.TrimSpace(line))
+			fmt.Printf(`{"jsonrpc":"2.0","id":%s,"result":%s}`+"\n", id[:strings.IndexAny(id, ",}")], strings.TrimSuffix(line, "\n"))
 		}
 		return
 	}

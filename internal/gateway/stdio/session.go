@@ -27,10 +27,10 @@ type session struct {
 
 	mu      sync.Mutex
 	last    int                // number of the newest stream
-	pending map[string]*stream // by the id of the request, the JSON of it
-	tokens  map[string]*stream // by progress token
+	pending map[string]*stream // by the key of the request's id
+	tokens  map[string]*stream // by that of the progress token
 	newest  *stream            // of those that are pending
-	asked   map[string]bool    // ids of requests of the server's
+	asked   map[string]bool    // keys of the ids of requests of the server's
 	version string             // of the protocol; empty until it is known
 	ended   bool
 }
@@ -80,20 +80,20 @@ func (s *session) route(m *message.Message) *stream {
 	defer s.mu.Unlock()
 	switch m.Kind {
 	case message.Response:
-		to := s.pending[string(m.ID)]
-		s.settle(string(m.ID), to)
+		to := s.pending[message.Key(m.ID)]
+		s.settle(message.Key(m.ID), to)
 		return to
 	case message.Request:
 		if len(s.asked) >= maxAsked {
 			return nil
 		}
-		s.asked[string(m.ID)] = true
+		s.asked[message.Key(m.ID)] = true
 	case message.Notification:
 		switch m.Method {
 		case "notifications/progress":
-			return s.tokens[string(m.Params.ProgressToken)]
+			return s.tokens[message.Key(m.Params.ProgressToken)]
 		case "notifications/cancelled": // the server has given up what it asked
-			delete(s.asked, string(m.Params.RequestID))
+			delete(s.asked, message.Key(m.Params.RequestID))
 		}
 		if m.Method == "notifications/resources/updated" || strings.HasSuffix(m.Method, "/list_changed") {
 			return s.alone // of no request
@@ -165,7 +165,7 @@ func (s *session) request(x *gateway.Exchange, reply *gateway.Reply) *gateway.Re
 func (s *session) register(m *message.Message) (*stream, *gateway.Refusal) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	id := string(m.ID)
+	id := message.Key(m.ID)
 	switch {
 	case s.ended:
 		return nil, &gateway.Refusal{Status: http.StatusNotFound, Code: message.CodeInvalidRequest, Reason: gateway.BadSession, Text: "There is no such session, or no longer"}
@@ -180,7 +180,7 @@ func (s *session) register(m *message.Message) (*stream, *gateway.Refusal) {
 	stream := s.buffer.open(s.last)
 	s.pending[id], s.newest = stream, stream
 	if token := m.Params.Meta.ProgressToken; token != nil {
-		s.tokens[string(token)] = stream
+		s.tokens[message.Key(token)] = stream
 	}
 	return stream, nil
 }
@@ -188,8 +188,8 @@ func (s *session) register(m *message.Message) (*stream, *gateway.Refusal) {
 // forget takes out a request whose answer nobody can get any more.
 func (s *session) forget(m *message.Message, stream *stream) {
 	s.mu.Lock()
-	if s.pending[string(m.ID)] == stream {
-		s.settle(string(m.ID), stream)
+	if s.pending[message.Key(m.ID)] == stream {
+		s.settle(message.Key(m.ID), stream)
 	}
 	s.mu.Unlock()
 	stream.end()
@@ -217,18 +217,18 @@ func (s *session) tell(x *gateway.Exchange, reply *gateway.Reply) *gateway.Refus
 	m := x.Message
 	s.mu.Lock()
 	if m.Kind == message.Response {
-		if !s.asked[string(m.ID)] {
+		if !s.asked[message.Key(m.ID)] {
 			s.mu.Unlock()
 			return &gateway.Refusal{Status: http.StatusBadRequest, Code: message.CodeInvalidRequest, Reason: gateway.BadMessage, Text: "The server has not asked this"}
 		}
-		delete(s.asked, string(m.ID))
+		delete(s.asked, message.Key(m.ID))
 	}
 	s.mu.Unlock()
 	if err := s.child.send(m.Raw); err != nil {
 		return gone()
 	}
 	if m.Method == "notifications/cancelled" && m.Params.RequestID != nil {
-		s.cancel(string(m.Params.RequestID))
+		s.cancel(message.Key(m.Params.RequestID))
 	}
 	reply.Empty(http.StatusAccepted)
 	return nil

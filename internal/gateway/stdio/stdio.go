@@ -5,8 +5,8 @@
 // them towards the process, and takes away again on the way back; so are progress tokens and subscriptions. More
 // than one process is right only for a server that keeps nothing in memory between two requests.
 //
-// Bytes pass unchanged but for these ids, and for line ends between tokens, which become spaces, since on stdio a message is
-// a line.
+// Bytes pass unchanged but for these ids, for spaces around a message, which go, and for line ends between tokens, which become spaces,
+// since on stdio a message is a line.
 package stdio
 
 import (

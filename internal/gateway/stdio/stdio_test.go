@@ -242,12 +242,13 @@ func (f fixture) inFlight() (n int) {
 	return n
 }
 
-// The bytes of a message reach the process, and those of its answer the client, as they are, but that a message becomes one line.
+// The bytes of a message reach the process, and those of its answer the client, as they are, but that a message becomes one line, with no space
+// around it: servers of the Go SDK end at one.
 func TestBytesPassUnchanged(t *testing.T) {
 	f := start(t, "script", nil)
 	const params = `{"z":1e400,"a":[1.50,"\ud800 \/ é\n"],"unknown":{"b":92233720368547758079999}}`
 	session := f.open(t)
-	status, got := f.post(t, session, "{\"params\":"+params+",\r\n\"id\":12345678901234567890,\n \"method\":\"x/unknown\",\"jsonrpc\":\"2.0\"}")
+	status, got := f.post(t, session, " {\"params\":"+params+",\r\n\"id\":12345678901234567890,\n \"method\":\"x/unknown\",\"jsonrpc\":\"2.0\"}\t\n")
 	want := `{"jsonrpc":"2.0","id":12345678901234567890,"result":{"params":` + params + `,  "id":12345678901234567890,  "method":"x/unknown","jsonrpc":"2.0"}}`
 	if status != http.StatusOK || got != want {
 		t.Errorf("in a session: %d\n%s\n%s", status, got, want)
@@ -258,6 +259,18 @@ func TestBytesPassUnchanged(t *testing.T) {
 	inner := strings.Replace(body, `"\u0061 92233720368547758079999"`, "1", 1)
 	if want := `{"jsonrpc":"2.0","id":"\u0061 92233720368547758079999","result":` + inner + `}`; status != http.StatusOK || got != want {
 		t.Errorf("without a session: %d\n%s\n%s", status, got, want)
+	}
+}
+
+// A server may write an id, or a token, in another way than its client does: it is the same one.
+func TestIDsAreTheSameHoweverWritten(t *testing.T) {
+	f := start(t, "sdk", nil)
+	session := f.open(t)
+	for id, written := range map[string]string{`"\u00e9\/"`: `"é/"`, `1e1`: `10`} {
+		status, answer := f.post(t, session, fmt.Sprintf(`{"jsonrpc":"2.0","id":%s,"method":"tools/call","params":{"name":"steps","arguments":{"text":"x"},"_meta":{"progressToken":%[1]s}}}`, id))
+		if status != http.StatusOK || !strings.Contains(answer, `"id":`+written) || strings.Count(answer, `"progressToken":`+written) != 3 {
+			t.Errorf("to %s: %d %s", id, status, answer)
+		}
 	}
 }
 
