@@ -4,11 +4,11 @@ SHELL := /usr/bin/env bash -o pipefail
 
 # The tools are pinned in hack/tools/go.mod; go caches what it builds of them.
 TOOL = go tool -modfile=hack/tools/go.mod
-MODULES = . hack/localcluster test/images test/judges test/credentials
+MODULES = . hack/localcluster test/images test/judges test/credentials test/gateway
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: ## Bring a cluster up, run an MCP server on it, call it (DEMO_CONTEXT=name: on your own cluster)
@@ -33,6 +33,10 @@ bench-egress: ## The egress proxy beside squid, tinyproxy and a bare proxy; need
 .PHONY: bench-gateway
 bench-gateway: ## The gateway beside a bare reverse proxy, and stdio through it beside stdio directly
 	go run ./test/bench-gateway
+
+.PHONY: test-gateway-real
+test-gateway-real: ## Real servers and clients, directly and through the gateway: every byte that they exchange is compared; needs npm
+	test/gateway/run.sh
 
 .PHONY: generate
 generate: ## Write all that is generated: deep copies, apply configurations, CRDs, RBAC, gitleaks' rules
