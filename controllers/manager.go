@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"net/http"
 	"net/netip"
 	"reflect"
 	"slices"
@@ -88,6 +89,10 @@ type Options struct {
 	BlockedRetry time.Duration
 	// CheckInterval is how often it is found out whether what verdicts are computed from can still be read; 5 s if zero.
 	CheckInterval time.Duration
+	// ToolsInterval is how often the gateway of each server is asked for the server's tools; 30 s if zero. ToolsTransport is how;
+	// nil: by HTTP, past no proxy.
+	ToolsInterval  time.Duration
+	ToolsTransport http.RoundTripper
 	// OwnerAge is how old what is known of the objects that fill Secrets may get; 5 min if zero.
 	OwnerAge time.Duration
 }
@@ -133,8 +138,13 @@ func NewManager(config *rest.Config, opts Options) (ctrl.Manager, error) {
 		ClusterDNS: opts.ClusterDNS, ClusterCIDRs: opts.ClusterCIDRs, ComponentImage: opts.ComponentImage, Namespace: opts.Namespace, Namespaces: opts.Namespaces,
 		Now: time.Now, BlockedRetry: opts.BlockedRetry,
 	}
+	inventories := newTools(mgr.GetClient(), opts.ToolsTransport, opts.ToolsInterval)
+	if err := mgr.Add(inventories); err != nil {
+		return nil, fmt.Errorf("add the look at servers' tools: %w", err)
+	}
 	servers := &MCPServerReconciler{
 		base:      shared,
+		tools:     inventories,
 		sources:   newSources(mgr.GetClient(), mgr.GetAPIReader()),
 		digestKey: &digestKey{live: mgr.GetAPIReader(), writer: mgr.GetClient(), namespace: opts.Namespace},
 		owners: &ownerReader{
@@ -311,12 +321,17 @@ func (r *MCPServerReconciler) setUp(mgr ctrl.Manager, workers int) error {
 		Watches(&discoveryv1.EndpointSlice{}, everyServer).
 		Watches(&v1alpha1.MCPServer{}, handler.EnqueueRequestsFromMapFunc(r.twinsOf), builder.WithPredicates(predicate.Funcs{UpdateFunc: digestsChanged})).
 		WatchesRawSource(ctrlsource.Channel(r.surroundings.listen(), handler.TypedEnqueueRequestsFromMapFunc(r.serversAround))).
+		WatchesRawSource(ctrlsource.Channel(r.tools.news, handler.TypedEnqueueRequestsFromMapFunc(justThatServer))).
 		WithOptions(controller.Options{
 			MaxConcurrentReconciles: workers,
 			ReconciliationTimeout:   reconcileTimeout,
 			RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](firstRetry, lastRetry),
 		}).
 		Complete(r)
+}
+
+func justThatServer(_ context.Context, server types.NamespacedName) []reconcile.Request {
+	return []reconcile.Request{{NamespacedName: server}}
 }
 
 // serviceNames are the Services that a server's egress rules name, as the index knows them.

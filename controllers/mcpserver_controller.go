@@ -39,6 +39,7 @@ type MCPServerReconciler struct {
 	digestKey *digestKey
 	slots     *slots
 	owners    *ownerReader
+	tools     *tools
 	// literals are the literalReports by the name of the server.
 	literals sync.Map
 	// inPlace are what is remembered of each server, as *inPlace by its name.
@@ -108,6 +109,7 @@ func (r *MCPServerReconciler) report(ctx context.Context, server *v1alpha1.MCPSe
 	}
 	in.Server, in.Now, in.Problem = server, r.Now(), problemOf(err)
 	in.Literals = r.literalCredentials(server)
+	in.Tools = r.tools.of(client.ObjectKeyFromObject(server))
 	in.Compliance = r.judge(ctx, server, obs, in, err)
 	updated := server.DeepCopy()
 	updated.Status = status.Compute(in)

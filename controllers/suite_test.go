@@ -41,6 +41,8 @@ const (
 	blockedRetry = 300 * time.Millisecond
 	// testCheckInterval of the operator under test.
 	testCheckInterval = time.Second
+	// testToolsInterval of the operator under test.
+	testToolsInterval = 200 * time.Millisecond
 	// testOwnerAge of the operator under test.
 	testOwnerAge = 500 * time.Millisecond
 )
@@ -151,6 +153,7 @@ func startOperatorBehind(r *recorder, account string, change func(*controllers.O
 		},
 		ClusterDNS: types.NamespacedName{Namespace: "kube-system", Name: "kube-dns"}, Namespace: operatorNamespace, Workers: 8, BlockedRetry: blockedRetry, OwnerAge: testOwnerAge,
 		ComponentImage: componentImage, CheckInterval: testCheckInterval,
+		ToolsInterval: testToolsInterval, ToolsTransport: &inventories,
 	}
 	change(&opts)
 	mgr, err := controllers.NewManager(c, opts)

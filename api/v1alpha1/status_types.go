@@ -19,6 +19,9 @@ const (
 	// ConditionNetworkPolicyEnforced is True when every node on which the server may run was seen to
 	// enforce NetworkPolicies, False when one was seen not to, and Unknown otherwise.
 	ConditionNetworkPolicyEnforced = "NetworkPolicyEnforced"
+	// ConditionToolsObserved is True when the server's gateway has told which tools the server has, False when it
+	// could not be asked or says what it cannot, and Unknown where there is nobody to ask, or not yet.
+	ConditionToolsObserved = "ToolsObserved"
 	// ConditionPolicyCompliant is False when a control fails that is of severity Critical or High or that a
 	// policy demands, Unknown when it cannot be told of one, and True otherwise.
 	ConditionPolicyCompliant = "PolicyCompliant"
@@ -74,6 +77,20 @@ const (
 	ReasonPolicyViolation = "PolicyViolation"
 	// ReasonReconciled: nothing is left to do.
 	ReasonReconciled = "Reconciled"
+)
+
+// Reasons of the condition ToolsObserved, and of the event when tools change.
+const (
+	// ReasonObserved: the status lists the server's tools as they are.
+	ReasonObserved = "Observed"
+	// ReasonNotObserved: no pod has told yet.
+	ReasonNotObserved = "NotObserved"
+	// ReasonInventoryUnreadable: the gateway does not answer, or not with a list of tools.
+	ReasonInventoryUnreadable = "InventoryUnreadable"
+	// ReasonNoGateway: no gateway stands in front of the server.
+	ReasonNoGateway = "NoGateway"
+	// ReasonToolsChanged: tools came or went, or are described in another way.
+	ReasonToolsChanged = "ToolsChanged"
 )
 
 // Reasons of the condition SecretsCurrent.
@@ -159,6 +176,10 @@ type MCPServerStatus struct {
 	// +kubebuilder:validation:MaxLength=512
 	GatewayImage string `json:"gatewayImage,omitempty"`
 
+	// tools are those that the server offered when its gateway last looked; kept while nobody can look.
+	// +optional
+	Tools *ToolsStatus `json:"tools,omitempty"`
+
 	// secrets tells of the values that the server gets from Secrets; left out where it gets none.
 	// +optional
 	Secrets *SecretsStatus `json:"secrets,omitempty"`
@@ -178,6 +199,46 @@ type MCPServerStatus struct {
 	// compliance is the verdict over the server, control by control.
 	// +optional
 	Compliance *ComplianceStatus `json:"compliance,omitempty"`
+}
+
+// ToolsStatus tells which tools a server offers. All of it is what the server says of itself.
+type ToolsStatus struct {
+	// count of the tools.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	Count int32 `json:"count"`
+
+	// digest is SHA-256, in hex, over the names and digests of all tools: it changes when any tool does.
+	// +required
+	// +kubebuilder:validation:MaxLength=64
+	Digest string `json:"digest"`
+
+	// lastChangedTime is when this list was first seen.
+	// +required
+	LastChangedTime metav1.Time `json:"lastChangedTime"`
+
+	// items are the tools by name, the first 256 of them.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=256
+	Items []ToolStatus `json:"items,omitempty"`
+
+	// truncated says that there are more tools than items.
+	// +optional
+	Truncated bool `json:"truncated,omitempty"`
+}
+
+// ToolStatus is one tool of a server.
+type ToolStatus struct {
+	// name of the tool; what cannot be printed is replaced, and what is longer is cut.
+	// +required
+	// +kubebuilder:validation:MaxLength=128
+	Name string `json:"name"`
+
+	// digest is SHA-256, in hex, over the canonical form (RFC 8785) of the tool's definition.
+	// +required
+	// +kubebuilder:validation:MaxLength=64
+	Digest string `json:"digest"`
 }
 
 // QuarantineStatus is the evidence of a quarantine, kept until the server is released.

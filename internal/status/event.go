@@ -22,12 +22,13 @@ type Event struct {
 	Note string
 }
 
-// Transitions are the events between two statuses: none where no condition turned.
+// Transitions are the events between two statuses: none where no condition turned and no tool changed.
 func Transitions(old, now *v1alpha1.MCPServerStatus) []Event {
 	out := isolationEvent(old, now)
 	if c, turned := turnedTo(old, now, v1alpha1.ConditionNoLiteralCredentials); turned && c.Status == metav1.ConditionFalse {
 		out = append(out, Event{corev1.EventTypeWarning, c.Reason, "Inspect", c.Message})
 	}
+	out = append(out, toolsEvents(old, now)...)
 	out = append(out, complianceEvent(old, now)...)
 	if c, turned := turnedTo(old, now, v1alpha1.ConditionStalled); turned && c.Status == metav1.ConditionTrue {
 		return append(out, Event{corev1.EventTypeWarning, c.Reason, "Stall", c.Message})

@@ -44,6 +44,8 @@ type Input struct {
 	Isolation *probe.Verdict
 	// Compliance is the verdict over the server; nil where nobody judged it.
 	Compliance *compliance.Report
+	// Tools is what a look at the server's tools has shown; nil where nobody looked since what the status says.
+	Tools *Tools
 	// Problem that kept the plan from being applied; nil where it was applied.
 	Problem *Problem
 }
@@ -145,6 +147,7 @@ func Compute(in Input) v1alpha1.MCPServerStatus {
 		set(&out, in, v1alpha1.ConditionNoLiteralCredentials, noLiteralCredentials(in.Literals))
 	}
 	setIsolation(&out, in)
+	setTools(&out, in)
 	setCompliance(&out, in)
 	setQuarantine(&out, in)
 	return out

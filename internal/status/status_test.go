@@ -48,7 +48,7 @@ func input(change ...func(*Input)) Input {
 	d.Spec.Template.Spec.Containers = []corev1.Container{{Name: plan.ContainerName, Image: "server:v1"}}
 	d.Status = appsv1.DeploymentStatus{ObservedGeneration: 5, Replicas: 2, UpdatedReplicas: 2, ReadyReplicas: 2, AvailableReplicas: 2}
 	in := Input{
-		Server: server, Now: now, Plan: &plan.Plan{Endpoint: "http://github.agents.svc:8080/mcp"}, Deployment: d,
+		Server: server, Now: now, Plan: &plan.Plan{Endpoint: "http://github.agents.svc:8080/mcp", GatewayImage: "warden:v1"}, Deployment: d,
 		Pods: []corev1.Pod{pod("github-a", "sha256:aa"), pod("github-b", "sha256:aa")},
 	}
 	for _, c := range change {

@@ -174,12 +174,14 @@ func list(ctx context.Context, conn Conn, protocol string, has bool, params stri
 	}
 	slices.SortFunc(inventory.Tools, func(a, b Tool) int { return strings.Compare(a.Name+"\x00"+a.SHA256, b.Name+"\x00"+b.SHA256) })
 	inventory.Count = len(inventory.Tools)
-	all, err := json.Marshal(inventory.Tools)
-	if err != nil {
-		return nil, fmt.Errorf("digest: %w", err)
-	}
-	inventory.SHA256 = digest(all)
+	inventory.SHA256 = Digest(inventory.Tools)
 	return inventory, nil
+}
+
+// Digest is SHA-256, in hex, over a list of tools: their names and digests in its order.
+func Digest(tools []Tool) string {
+	all, _ := json.Marshal(tools) // strings alone: it cannot fail
+	return digest(all)
 }
 
 // appendPage appends the tools of a page, and returns where the next one begins; empty for the last.

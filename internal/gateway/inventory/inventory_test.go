@@ -179,7 +179,7 @@ func TestProber(t *testing.T) {
 	p.now = func() time.Time { now = now.Add(time.Minute); return now }
 	get := func() (status int, body map[string]any) {
 		w := httptest.NewRecorder()
-		p.ServeHTTP(w, nil)
+		p.ServeHTTP(w, httptest.NewRequest("GET", "/inventory", nil))
 		raw, _ := io.ReadAll(w.Body)
 		_ = json.Unmarshal(raw, &body)
 		return w.Code, body
@@ -211,6 +211,13 @@ func TestProber(t *testing.T) {
 	take()
 	if _, body := get(); body["changed"] != "2026-11-21T00:03:00Z" || body["observed"] != "2026-11-21T00:04:00Z" {
 		t.Errorf("after a change: %v", body)
+	}
+	for tag, want := range map[string]int{`"` + found.SHA256 + `"`: 304, found.SHA256: 200, `""`: 200, "*": 200} {
+		request, w := httptest.NewRequest("GET", "/inventory", nil), httptest.NewRecorder()
+		request.Header.Set("If-None-Match", tag)
+		if p.ServeHTTP(w, request); w.Code != want || (w.Body.Len() == 0) != (want == 304) || w.Header().Get("ETag") != `"`+found.SHA256+`"` {
+			t.Errorf("who knows %s is told %d %v", tag, w.Code, w.Header())
+		}
 	}
 	fail()
 	fail()

@@ -95,8 +95,8 @@ func (p *Prober) Ready() error {
 }
 
 // ServeHTTP serves the newest inventory, with the times of its observation and of its last change, if this
-// process has seen one.
-func (p *Prober) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
+// process has seen one. Its tag is the digest of the tools, so that who knows them need not be told again.
+func (p *Prober) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	p.mu.Lock()
 	body := struct {
 		*Inventory
@@ -106,6 +106,12 @@ func (p *Prober) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
 	p.mu.Unlock()
 	if body.Inventory == nil {
 		http.Error(w, "no inventory yet", http.StatusServiceUnavailable)
+		return
+	}
+	tag := `"` + body.SHA256 + `"`
+	w.Header().Set("ETag", tag)
+	if r.Header.Get("If-None-Match") == tag {
+		w.WriteHeader(http.StatusNotModified)
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")

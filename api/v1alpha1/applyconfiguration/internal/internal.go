@@ -509,6 +509,9 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: secrets
       type:
         namedType: com.github.mcpwarden.mcp-warden.api.v1alpha1.SecretsStatus
+    - name: tools
+      type:
+        namedType: com.github.mcpwarden.mcp-warden.api.v1alpha1.ToolsStatus
 - name: com.github.mcpwarden.mcp-warden.api.v1alpha1.MountPath
   scalar: string
 - name: com.github.mcpwarden.mcp-warden.api.v1alpha1.Network
@@ -901,6 +904,36 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: value
       type:
         namedType: com.github.mcpwarden.mcp-warden.api.v1alpha1.LabelValue
+- name: com.github.mcpwarden.mcp-warden.api.v1alpha1.ToolStatus
+  map:
+    fields:
+    - name: digest
+      type:
+        scalar: string
+    - name: name
+      type:
+        scalar: string
+- name: com.github.mcpwarden.mcp-warden.api.v1alpha1.ToolsStatus
+  map:
+    fields:
+    - name: count
+      type:
+        scalar: numeric
+    - name: digest
+      type:
+        scalar: string
+    - name: items
+      type:
+        list:
+          elementType:
+            namedType: com.github.mcpwarden.mcp-warden.api.v1alpha1.ToolStatus
+          elementRelationship: atomic
+    - name: lastChangedTime
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Time
+    - name: truncated
+      type:
+        scalar: boolean
 - name: com.github.mcpwarden.mcp-warden.api.v1alpha1.TopologySpreadConstraint
   map:
     fields:

@@ -31,6 +31,8 @@ type MCPServerStatusApplyConfiguration struct {
 	// gatewayImage is the image of the gateway in front of the server: taken up with each change of the spec, so that
 	// an upgrade of the operator restarts no server; empty where there is no gateway.
 	GatewayImage *string `json:"gatewayImage,omitempty"`
+	// tools are those that the server offered when its gateway last looked; kept while nobody can look.
+	Tools *ToolsStatusApplyConfiguration `json:"tools,omitempty"`
 	// secrets tells of the values that the server gets from Secrets; left out where it gets none.
 	Secrets *SecretsStatusApplyConfiguration `json:"secrets,omitempty"`
 	// network says whether the server's isolation was proven.
@@ -117,6 +119,14 @@ func (b *MCPServerStatusApplyConfiguration) WithPodFeatures(values ...apiv1alpha
 // If called multiple times, the GatewayImage field is set to the value of the last call.
 func (b *MCPServerStatusApplyConfiguration) WithGatewayImage(value string) *MCPServerStatusApplyConfiguration {
 	b.GatewayImage = &value
+	return b
+}
+
+// WithTools sets the Tools field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Tools field is set to the value of the last call.
+func (b *MCPServerStatusApplyConfiguration) WithTools(value *ToolsStatusApplyConfiguration) *MCPServerStatusApplyConfiguration {
+	b.Tools = value
 	return b
 }
 
