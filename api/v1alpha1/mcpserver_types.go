@@ -201,6 +201,18 @@ type Transport struct {
 	// +kubebuilder:validation:MaxLength=256
 	// +kubebuilder:validation:XValidation:rule="self.matches('^/[-a-zA-Z0-9._~/]*$') && !self.matches('//|/[.][.]?(/|$)')",message="must be an absolute URL path such as /mcp, of letters, digits and -._~/ only, with no '//', no '.' or '..' element, no query and no fragment"
 	Path string `json:"path,omitempty"`
+
+	// tls makes the gateway speak HTTPS to clients; the endpoint then begins with https.
+	// +optional
+	TLS *TransportTLS `json:"tls,omitempty"`
+}
+
+// TransportTLS says what the gateway shows to clients that connect by TLS 1.3 or 1.2.
+type TransportTLS struct {
+	// secretName is a Secret of the server's namespace with the keys tls.crt and tls.key, such as one of type
+	// kubernetes.io/tls. The certificate must be for NAME.NAMESPACE.svc. What is renewed is taken up with no restart.
+	// +required
+	SecretName ObjectName `json:"secretName"`
 }
 
 // EnvVar is one variable of the server's process.

@@ -2,6 +2,7 @@ package compliance
 
 import (
 	"fmt"
+	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -214,10 +215,10 @@ func namedKeys(server *v1alpha1.MCPServer) []string {
 	for _, ref := range plan.ReferencesOf(&server.Spec) {
 		out = append(out, ref.Secret+"/"+ref.Key)
 	}
-	for i := range server.Spec.SecretFiles {
-		ref := &server.Spec.SecretFiles[i].SecretRef
-		for _, key := range ref.Keys {
-			out = append(out, string(ref.Name)+"/"+string(key))
+	files := plan.FileKeysOf(&server.Spec)
+	for _, secret := range slices.Sorted(maps.Keys(files)) {
+		for _, key := range files[secret] {
+			out = append(out, secret+"/"+key)
 		}
 	}
 	return out

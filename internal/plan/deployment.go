@@ -81,6 +81,12 @@ func (b builder) podTemplate() *accorev1.PodTemplateSpecApplyConfiguration {
 		volume, mount := b.gatewayBinary()
 		vols, mounts = append(vols, volume), append(mounts, mount)
 	}
+	if volume, mount := b.gatewayCertificate(); volume != nil {
+		vols = append(vols, volume)
+		if isStdio(b.server) { // the gateway is in the server's container
+			mounts = append(mounts, mount)
+		}
+	}
 	pod := accorev1.PodSpec().
 		WithServiceAccountName(b.server.Name).
 		WithDeprecatedServiceAccount(b.server.Name). // defaulted by the API from the field above

@@ -32,6 +32,9 @@ const (
 	// gatewayFolder holds the gateway in the container of a server on stdio.
 	gatewayFolder = "/mcp-warden"
 	gatewayVolume = "gateway"
+	// gatewayTLSFolder holds the certificate that the gateway shows to clients, and its key.
+	gatewayTLSFolder = "/mcp-warden-tls"
+	gatewayTLSVolume = "gateway-tls"
 	// gatewayCopyLimit bounds the copy of the gateway, which has some 10 MiB.
 	gatewayCopyLimit = "32Mi"
 
@@ -77,18 +80,29 @@ func (b builder) hasSidecar() bool { return b.gatewayImage != "" && !isStdio(b.s
 
 // validateGateway refuses a server that only a gateway can serve where there is none, and mounts in its way.
 func validateGateway(server *v1alpha1.MCPServer, facts Facts) field.ErrorList {
-	if !isStdio(server) {
-		return nil
-	}
 	root := field.NewPath("spec")
 	var errs field.ErrorList
 	if gatewayImage(server, facts) == "" {
-		errs = append(errs, field.Invalid(root.Child("transport", "type"), server.Spec.Transport.Type,
-			"needs the gateway, which the operator does not have: start the operator with --component-image"))
+		const missing = "needs the gateway, which the operator does not have: start the operator with --component-image"
+		if isStdio(server) {
+			errs = append(errs, field.Invalid(root.Child("transport", "type"), server.Spec.Transport.Type, missing))
+		}
+		if tls := server.Spec.Transport.TLS; tls != nil {
+			errs = append(errs, field.Invalid(root.Child("transport", "tls", "secretName"), tls.SecretName, missing))
+		}
+	}
+	if !isStdio(server) {
+		return errs
+	}
+	folders := []v1alpha1.MountPath{gatewayFolder}
+	if server.Spec.Transport.TLS != nil {
+		folders = append(folders, gatewayTLSFolder)
 	}
 	check := func(path *field.Path, mount v1alpha1.MountPath) {
-		if isWithin(mount, gatewayFolder) || isWithin(gatewayFolder, mount) {
-			errs = append(errs, field.Invalid(path, mount, "must not be equal to, within or around "+gatewayFolder+", where the gateway is: choose another folder"))
+		for _, folder := range folders {
+			if isWithin(mount, folder) || isWithin(folder, mount) {
+				errs = append(errs, field.Invalid(path, mount, "must not be equal to, within or around "+string(folder)+", where the gateway is: choose another folder"))
+			}
 		}
 	}
 	if files := server.Spec.Filesystem; files != nil {
@@ -121,7 +135,20 @@ func (b builder) gatewaySidecar() *accorev1.ContainerApplyConfiguration {
 			WithRequests(amounts("10m", "32Mi", "8Mi")).
 			WithLimits(amounts("1", "192Mi", "64Mi"))).
 		WithPorts(gatewayPorts()...)
+	if _, mount := b.gatewayCertificate(); mount != nil {
+		out.WithVolumeMounts(mount)
+	}
 	return withGatewayProbes(out)
+}
+
+// gatewayCertificate is the volume with the certificate and its key: a copy, as that of every Secret. Nil without TLS.
+func (b builder) gatewayCertificate() (*accorev1.VolumeApplyConfiguration, *accorev1.VolumeMountApplyConfiguration) {
+	tls := b.server.Spec.Transport.TLS
+	if tls == nil || b.gatewayImage == "" {
+		return nil, nil
+	}
+	return secretFolder(gatewayTLSVolume, FilesName(b.server.Name, string(tls.SecretName)), gatewayTLSFolder,
+		[]v1alpha1.DataKey{corev1.TLSCertKey, corev1.TLSPrivateKeyKey})
 }
 
 // gatewayCopy copies the gateway for a server on stdio whose pod has no image volume.
@@ -179,7 +206,7 @@ func (b builder) wrapInGateway(out *accorev1.ContainerApplyConfiguration) {
 func (b builder) gatewayArgs(buffered int64) []string {
 	name, namespace := b.server.Name, b.server.Namespace
 	service := name + "." + namespace + ".svc"
-	return []string{
+	out := []string{
 		fmt.Sprintf("-listen=:%d", GatewayPort),
 		fmt.Sprintf("-admin-listen=:%d", GatewayAdminPort),
 		"-path=" + endpointPath(b.server),
@@ -188,6 +215,10 @@ func (b builder) gatewayArgs(buffered int64) []string {
 		fmt.Sprintf("-max-buffered-bytes=%d", buffered),
 		fmt.Sprintf("-memory-limit=%d", buffered+gatewayOwnBytes),
 	}
+	if b.server.Spec.Transport.TLS != nil {
+		out = append(out, "-tls-cert="+gatewayTLSFolder+"/"+corev1.TLSCertKey, "-tls-key="+gatewayTLSFolder+"/"+corev1.TLSPrivateKeyKey)
+	}
+	return out
 }
 
 func gatewayPorts() []*accorev1.ContainerPortApplyConfiguration {

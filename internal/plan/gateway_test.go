@@ -70,6 +70,16 @@ func TestStdioRefused(t *testing.T) {
 		{"a writable gateway", "image", "spec.filesystem.writablePaths[0].path", func(s *v1alpha1.MCPServer) {
 			s.Spec.Filesystem = &v1alpha1.Filesystem{WritablePaths: []v1alpha1.WritablePath{{Path: "/mcp-warden"}}}
 		}},
+		{"a secret file over the certificate", "image", "spec.secretFiles[0].mountPath", func(s *v1alpha1.MCPServer) {
+			s.Spec.Transport.TLS = &v1alpha1.TransportTLS{SecretName: "tls"}
+			s.Spec.SecretFiles = []v1alpha1.SecretFile{{MountPath: "/mcp-warden-tls/more"}}
+		}},
+		{"a folder of that name without a certificate", "image", "", func(s *v1alpha1.MCPServer) {
+			s.Spec.SecretFiles = []v1alpha1.SecretFile{{MountPath: "/mcp-warden-tls"}}
+		}},
+		{"TLS with an operator without an image", "", "spec.transport.tls.secretName", func(s *v1alpha1.MCPServer) {
+			s.Spec.Transport = v1alpha1.Transport{Type: v1alpha1.TransportStreamableHTTP, Port: new(int32(8080)), TLS: &v1alpha1.TransportTLS{SecretName: "tls"}}
+		}},
 	} {
 		_, errs := Build(Input{Server: stdioServer(tc.change), Facts: Facts{ComponentImage: tc.image}})
 		switch {

@@ -269,7 +269,11 @@ func endpoint(s *v1alpha1.MCPServer) string {
 	if stateOf(s) != v1alpha1.StateRunning {
 		return ""
 	}
-	return endpointURL(s.Name, s.Namespace, portOf(s), endpointPath(s))
+	scheme := "http"
+	if s.Spec.Transport.TLS != nil {
+		scheme = "https"
+	}
+	return endpointURL(scheme, s.Name, s.Namespace, portOf(s), endpointPath(s))
 }
 
 // IsOwnedBy tells whether the object's controller is the server.

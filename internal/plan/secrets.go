@@ -86,7 +86,7 @@ func SecretsOf(spec *v1alpha1.MCPServerSpec) []string {
 	return slices.Sorted(maps.Keys(names))
 }
 
-// FileKeysOf are the keys that a server reads as files, by Secret, sorted.
+// FileKeysOf are the keys that a server, or the gateway before it, reads as files, by Secret, sorted.
 func FileKeysOf(spec *v1alpha1.MCPServerSpec) map[string][]string {
 	out := map[string][]string{}
 	for i := range spec.SecretFiles {
@@ -94,6 +94,9 @@ func FileKeysOf(spec *v1alpha1.MCPServerSpec) map[string][]string {
 		for _, key := range ref.Keys {
 			out[string(ref.Name)] = append(out[string(ref.Name)], string(key))
 		}
+	}
+	if tls := spec.Transport.TLS; tls != nil {
+		out[string(tls.SecretName)] = append(out[string(tls.SecretName)], corev1.TLSCertKey, corev1.TLSPrivateKeyKey)
 	}
 	for name, keys := range out {
 		slices.Sort(keys)
@@ -155,14 +158,18 @@ func FilesSecret(server *v1alpha1.MCPServer, source, digest string, values map[s
 // refreshed in place, all files of one at the same moment; a mount with a subPath never is.
 func secretFiles(server string, files []v1alpha1.SecretFile) (vols []*accorev1.VolumeApplyConfiguration, mounts []*accorev1.VolumeMountApplyConfiguration) {
 	for i := range files {
-		name := fmt.Sprintf("secret-%d", i)
-		projection := accorev1.SecretProjection().WithName(FilesName(server, string(files[i].SecretRef.Name)))
-		for _, key := range files[i].SecretRef.Keys {
-			projection.WithItems(accorev1.KeyToPath().WithKey(string(key)).WithPath(string(key)))
-		}
-		vols = append(vols, accorev1.Volume().WithName(name).WithProjected(accorev1.ProjectedVolumeSource().
-			WithDefaultMode(fileMode).WithSources(accorev1.VolumeProjection().WithSecret(projection))))
-		mounts = append(mounts, accorev1.VolumeMount().WithName(name).WithMountPath(string(files[i].MountPath)).WithReadOnly(true))
+		volume, mount := secretFolder(fmt.Sprintf("secret-%d", i), FilesName(server, string(files[i].SecretRef.Name)), string(files[i].MountPath), files[i].SecretRef.Keys)
+		vols, mounts = append(vols, volume), append(mounts, mount)
 	}
 	return vols, mounts
+}
+
+func secretFolder(name, secret, path string, keys []v1alpha1.DataKey) (*accorev1.VolumeApplyConfiguration, *accorev1.VolumeMountApplyConfiguration) {
+	projection := accorev1.SecretProjection().WithName(secret)
+	for _, key := range keys {
+		projection.WithItems(accorev1.KeyToPath().WithKey(string(key)).WithPath(string(key)))
+	}
+	volume := accorev1.Volume().WithName(name).WithProjected(accorev1.ProjectedVolumeSource().
+		WithDefaultMode(fileMode).WithSources(accorev1.VolumeProjection().WithSecret(projection)))
+	return volume, accorev1.VolumeMount().WithName(name).WithMountPath(path).WithReadOnly(true)
 }

@@ -31,6 +31,6 @@ func (b builder) service() *accorev1.ServiceApplyConfiguration {
 				WithTargetPort(intstr.FromInt32(b.clientPort()))))
 }
 
-func endpointURL(name, namespace string, port int32, path string) string {
-	return fmt.Sprintf("http://%s.%s.svc:%d%s", name, namespace, port, path)
+func endpointURL(scheme, name, namespace string, port int32, path string) string {
+	return fmt.Sprintf("%s://%s.%s.svc:%d%s", scheme, name, namespace, port, path)
 }

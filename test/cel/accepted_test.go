@@ -34,6 +34,7 @@ var accepted = []struct{ name, patch string }{
 	{"stdio", spec("transport: {type: Stdio, port: null}, command: [/server], args: [stdio]")},
 	{"stdio with the Service on any port and path", spec("transport: {type: Stdio, port: 29010, path: /files}, command: [/server]")},
 	{"path /", spec("transport: {path: /}")},
+	{"a certificate", spec("transport: {tls: {secretName: server-tls}}")},
 	{"path with a trailing slash", spec("transport: {path: /v1/mcp/}")},
 	{"path with dots in names", spec("transport: {path: /a.b/..c/.well-known/~x}")},
 	{"variables of every kind", spec(`env: [{name: A, value: ""}, {name: _b.c-D, value: "line\nline"}, {name: C, valueFrom: {secretKeyRef: {name: s, key: .dockerconfigjson}}}, {name: D, valueFrom: {configMapKeyRef: {name: c, key: a.b_c-d}}}]`)},

@@ -82,6 +82,8 @@ var processes = []refusal{
 	{"no transport", spec("transport: null"), "spec.transport", "Required value"},
 	{"transport without a type", spec("transport: {type: null}"), "spec.transport.type", "Required value"},
 	{"transport that is not offered", spec("transport: {type: SSE}"), "spec.transport.type", `supported values: "StreamableHTTP", "Stdio"`},
+	{"a certificate of no Secret", spec("transport: {tls: {}}"), "spec.transport.tls.secretName", "Required value"},
+	{"a certificate of an impossible name", spec("transport: {tls: {secretName: Server}}"), "spec.transport.tls.secretName", "must be"},
 	{"transport in lower case", spec("transport: {type: streamablehttp}"), "spec.transport.type", `supported values: "StreamableHTTP", "Stdio"`},
 	{"stdio without a command", spec("transport: {type: Stdio}"), "spec.command", "command is required for transport.type Stdio"},
 	{"stdio with an empty command", spec("transport: {type: Stdio}, command: []"), "spec.command", "command is required for transport.type Stdio"},

@@ -141,7 +141,11 @@ func allowAgents(s *v1alpha1.MCPServerSpec) {
 }
 
 func endpointOf(server *v1alpha1.MCPServer) string {
-	return fmt.Sprintf("http://%s.%s.svc:%d%s", server.Name, server.Namespace, serverPort, server.Spec.Transport.Path)
+	scheme := "http"
+	if server.Spec.Transport.TLS != nil {
+		scheme = "https"
+	}
+	return fmt.Sprintf("%s://%s.%s.svc:%d%s", scheme, server.Name, server.Namespace, serverPort, server.Spec.Transport.Path)
 }
 
 func mayCall(t *testing.T, from *corev1.Pod, server *v1alpha1.MCPServer) {

@@ -120,6 +120,8 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.TopologySpreadConstraintApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("Transport"):
 		return &apiv1alpha1.TransportApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("TransportTLS"):
+		return &apiv1alpha1.TransportTLSApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("WeightedPodAffinityTerm"):
 		return &apiv1alpha1.WeightedPodAffinityTermApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("WritablePath"):

@@ -1,7 +1,7 @@
 // Command mcpclient is an MCP client for tests: it initializes a session over Streamable HTTP, lists
 // the tools and calls one of them, and says on each line what it did.
 //
-//	mcpclient [-timeout 10s] URL TOOL [ARGUMENTS]
+//	mcpclient [-timeout 10s] [-ca PEM] URL TOOL [ARGUMENTS]
 //
 // With -loop it calls servers over and over, until it is ended, and answers at that address with what
 // came of it:
@@ -11,10 +11,13 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
+	"net/http"
 	"os"
 	"strings"
 	"syscall"
@@ -27,7 +30,16 @@ func main() {
 	timeout := flag.Duration("timeout", 10*time.Second, "how long all of it may take")
 	address := flag.String("loop", "", "where to tell of calls that are made over and over")
 	pause := flag.Duration("pause", time.Second, "between two calls of one server")
+	authority := flag.String("ca", "", "the only `certificate` authority to trust, as PEM")
 	flag.Parse()
+	if *authority != "" {
+		pool := x509.NewCertPool()
+		if !pool.AppendCertsFromPEM([]byte(*authority)) {
+			fmt.Fprintln(os.Stderr, "mcpclient: -ca: no certificate")
+			os.Exit(2)
+		}
+		http.DefaultTransport.(*http.Transport).TLSClientConfig = &tls.Config{RootCAs: pool}
+	}
 	if *address != "" {
 		fmt.Fprintln(os.Stderr, "mcpclient:", loop(*address, *timeout, *pause, flag.Args()))
 		os.Exit(1)

@@ -955,9 +955,18 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: port
       type:
         scalar: numeric
+    - name: tls
+      type:
+        namedType: com.github.mcpwarden.mcp-warden.api.v1alpha1.TransportTLS
     - name: type
       type:
         namedType: com.github.mcpwarden.mcp-warden.api.v1alpha1.TransportType
+- name: com.github.mcpwarden.mcp-warden.api.v1alpha1.TransportTLS
+  map:
+    fields:
+    - name: secretName
+      type:
+        namedType: com.github.mcpwarden.mcp-warden.api.v1alpha1.ObjectName
 - name: com.github.mcpwarden.mcp-warden.api.v1alpha1.TransportType
   scalar: string
 - name: com.github.mcpwarden.mcp-warden.api.v1alpha1.WeightedPodAffinityTerm

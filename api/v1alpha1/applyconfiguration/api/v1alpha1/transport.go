@@ -18,6 +18,8 @@ type TransportApplyConfiguration struct {
 	Port *int32 `json:"port,omitempty"`
 	// path is the URL path of the MCP endpoint; /mcp when left out.
 	Path *string `json:"path,omitempty"`
+	// tls makes the gateway speak HTTPS to clients; the endpoint then begins with https.
+	TLS *TransportTLSApplyConfiguration `json:"tls,omitempty"`
 }
 
 // TransportApplyConfiguration constructs a declarative configuration of the Transport type for use with
@@ -47,5 +49,13 @@ func (b *TransportApplyConfiguration) WithPort(value int32) *TransportApplyConfi
 // If called multiple times, the Path field is set to the value of the last call.
 func (b *TransportApplyConfiguration) WithPath(value string) *TransportApplyConfiguration {
 	b.Path = &value
+	return b
+}
+
+// WithTLS sets the TLS field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the TLS field is set to the value of the last call.
+func (b *TransportApplyConfiguration) WithTLS(value *TransportTLSApplyConfiguration) *TransportApplyConfiguration {
+	b.TLS = value
 	return b
 }
