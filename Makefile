@@ -38,6 +38,14 @@ bench-gateway: ## The gateway beside a bare reverse proxy, and stdio through it 
 test-gateway-real: ## Real servers and clients, directly and through the gateway: every byte that they exchange is compared; needs npm
 	test/gateway/run.sh
 
+.PHONY: test-conformance
+test-conformance: ## The MCP conformance suite, directly and through the gateway; needs npm (CLUSTER=name: in pods of that local cluster)
+	$(if $(CLUSTER),test/conformance/cluster.sh $(CLUSTER),test/conformance/gateway.sh)
+
+.PHONY: load-gateway
+load-gateway: ## A thousand sessions for five minutes, with clients and servers killed at random (DURATION=, SESSIONS=)
+	go run ./test/load-gateway -duration=$(or $(DURATION),5m) -sessions=$(or $(SESSIONS),1000)
+
 .PHONY: generate
 generate: ## Write all that is generated: deep copies, apply configurations, CRDs, RBAC, gitleaks' rules
 	$(TOOL) controller-gen object applyconfiguration paths=./api/...
