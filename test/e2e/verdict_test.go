@@ -212,6 +212,15 @@ func TestIdleRaisesNoAlarm(t *testing.T) {
 	var since []map[string]metav1.Time
 	for _, s := range scenes {
 		s.whole(t)
+		eventually(t, func(ctx context.Context) error { // its gateway is asked every half minute
+			if err := k8s.Get(ctx, client.ObjectKeyFromObject(s.server), s.server); err != nil {
+				return err
+			}
+			if !meta.IsStatusConditionTrue(s.server.Status.Conditions, v1alpha1.ConditionToolsObserved) {
+				return fmt.Errorf("MCPServer %s: its tools are not observed: %+v", s.server.Name, s.server.Status.Conditions)
+			}
+			return nil
+		})
 		since = append(since, turnedAt(s.server))
 	}
 	writes := map[string]bool{}
