@@ -313,7 +313,7 @@ func TestPodsNeverMixValues(t *testing.T) {
 	server := newServer(t, ns, "matched", func(s *v1alpha1.MCPServerSpec) {
 		looksAt(fromSecret("TOKEN", "user", "name"), fromSecret("PASSWORD", "password", "value"))(s)
 		s.Replicas = new(int32(2))
-		s.Rotation.Debounce = new(metav1.Duration{Duration: 4 * time.Second})
+		s.Rotation.Debounce = new(metav1.Duration{Duration: 20 * time.Second}) // longer than both writes take on a busy machine
 	})
 	waitReason(t, server, v1alpha1.ReasonServing)
 	waitSecrets(t, server, v1alpha1.ReasonCurrent)
