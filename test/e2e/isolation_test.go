@@ -227,8 +227,7 @@ func TestIsolationOutlivesTheServer(t *testing.T) {
 	server := newServer(t, ns, "stubborn", func(s *v1alpha1.MCPServerSpec) {
 		s.Command, s.Args = []string{"/toolbox", "linger", fmt.Sprintf(":%d", serverPort)}, nil
 	})
-	waitReason(t, server, v1alpha1.ReasonServing)
-	pod := podOf(t, server)
+	pod := startedPod(t, server, func(*corev1.Pod) bool { return true }) // it speaks no MCP, and is never ready
 	if err := k8s.Delete(t.Context(), server); err != nil {
 		t.Fatal(err)
 	}
