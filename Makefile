@@ -35,8 +35,8 @@ bench-gateway: ## The gateway beside a bare reverse proxy, and stdio through it 
 	go run ./test/bench-gateway
 
 .PHONY: test-gateway-real
-test-gateway-real: ## Real servers and clients, directly and through the gateway: every byte that they exchange is compared; needs npm
-	test/gateway/run.sh
+test-gateway-real: ## Real servers and clients, directly and through the gateway: every byte that they exchange is compared; needs npm (CLUSTER=name: in pods of that local cluster)
+	$(if $(CLUSTER),test/gateway/pods.sh $(CLUSTER),test/gateway/run.sh)
 
 .PHONY: test-conformance
 test-conformance: ## The MCP conformance suite, directly and through the gateway; needs npm (CLUSTER=name: in pods of that local cluster)

@@ -103,7 +103,10 @@ func across(near, far []exchange) []string {
 }
 
 // notSpoken is what the gateway answers itself: in front of stdio, where the server sees no header.
-const notSpoken = "a revision that the server does not speak"
+const (
+	notSpoken   = "a revision that the server does not speak"
+	unsupported = "-32022"
+)
 
 // acrossStdio does the same for a server on stdio: message by message, since it speaks no HTTP. notes tells what the protocol has the
 // gateway answer, or keep for a client that did not come to take it.
@@ -118,7 +121,6 @@ func acrossStdio(near []exchange, far []process) (problems []string, notes map[s
 			notes["GET or DELETE refused"]++
 			continue
 		}
-		const unsupported = "-32022"
 		if len(server) == 1 && string(find(server[0], "error", "code").value) == unsupported {
 			notes[notSpoken]++
 			continue

@@ -5,6 +5,8 @@
 //     left out of it but what the protocols make the gateway own (see owned, ids, acrossStdio);
 //   - what the server answers is the same with and without the gateway, apart from session ids, and from what the server itself says
 //     differently each time (see noise).
+//
+// With -pods the gateways are those of pods, so that what goes on between gateway and server is not seen, and the first and the last are compared.
 package main
 
 import (
@@ -13,6 +15,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -36,15 +39,16 @@ func main() {
 	bin := flag.String("bin", "", "Folder with the servers and clients.")
 	gateway := flag.String("gateway", "", "The gateway's binary.")
 	only := flag.String("only", "", `Regular expression for the cases to run, as "server: client".`)
+	pods := flag.String("pods", "", "A file with servers that run in pods: lines with a name, a tabulator, and the address at which their gateway is reached.")
 	flag.Parse()
-	if err := run(*bin, *gateway, *only); err != nil {
+	if err := run(*bin, *gateway, *only, *pods); err != nil {
 		fmt.Fprintln(os.Stderr, "gateway:", err)
 		os.Exit(1)
 	}
 }
 
 // run runs every client against every server, and prints a line for each.
-func run(bin, gateway, only string) error {
+func run(bin, gateway, only, pods string) error {
 	pattern, err := regexp.Compile(only)
 	if err != nil {
 		return fmt.Errorf("-only: %w", err)
@@ -54,8 +58,14 @@ func run(bin, gateway, only string) error {
 		return fmt.Errorf("temporary folder: %w", err)
 	}
 	defer os.RemoveAll(folder)
+	all := endpoints(bin, folder)
+	if pods != "" {
+		if all, err = inPods(bin, pods); err != nil {
+			return err
+		}
+	}
 	failed, cases := 0, 0
-	for _, e := range endpoints(bin, folder) {
+	for _, e := range all {
 		fmt.Println(e.name)
 		for _, c := range clients(bin) {
 			if !pattern.MatchString(e.name + ": " + c.name) {
@@ -113,64 +123,95 @@ func (t *trial) run() (problems []string, summary string) {
 	if !t.endpoint.http {
 		noise = append(slices.Clone(noise), ofHTTP)
 	}
-	var one, two [][]byte
-	refused := false // the gateway has told the client what the server, on stdio, does not
-	if t.endpoint.http {
-		problems = append(problems, across(through.near, through.far)...)
-		var messages [][]byte
-		for i := range through.near {
-			_, server := through.near[i].messages()
-			messages = append(messages, server...)
-		}
-		summary = fmt.Sprintf("%d exchanges, %d tools", len(through.near), toolsIn(messages))
-		one, two = answers(directly.near, noise), answers(through.near, noise)
-	} else {
-		more, notes := acrossStdio(through.near, through.processes)
-		problems = append(problems, more...)
-		var direct, proxied [][]byte
-		for _, p := range directly.processes {
-			direct = append(direct, p.out...)
-		}
-		for _, p := range through.processes {
-			proxied = append(proxied, p.out...)
-		}
-		summary = fmt.Sprintf("%d messages, %d tools", len(proxied), toolsIn(proxied))
-		for _, note := range slices.Sorted(mapKeys(notes)) {
-			summary += fmt.Sprintf("; %d: %s", notes[note], note)
-		}
-		one, two = unique(responses(direct, noise)), unique(responses(proxied, noise))
-		if refused = notes[notSpoken] > 0; refused {
-			one = slices.DeleteFunc(one, func(m []byte) bool { return bytes.Contains(m, []byte(`"error":{"code":-32601`)) })
-			two = slices.DeleteFunc(two, func(m []byte) bool { return bytes.Contains(m, []byte(`"error":{"code":-32601`)) })
-		}
+	var c comparison
+	switch {
+	case t.endpoint.http:
+		c = compareHTTP(directly, through, noise, t.endpoint.pod != "")
+	case t.endpoint.pod != "":
+		c = compareInPod(directly, through, noise)
+	default:
+		c = compareStdio(directly, through, noise)
 	}
-	if refused && len(through.processes) == 0 {
-		return problems, summary // nothing else was said
+	if c.refused { // what a server on stdio says to a revision that it does not know
+		unknown := func(m []byte) bool { return bytes.Contains(m, []byte(`"error":{"code":-32601`)) }
+		c.direct, c.proxied = slices.DeleteFunc(c.direct, unknown), slices.DeleteFunc(c.proxied, unknown)
+	}
+	if c.refused && len(c.proxied) == 0 {
+		return c.problems, c.summary // nothing else was said
 	}
 	if one, two := quiet(directly.seen, noise), quiet(through.seen, noise); one != two {
-		problems = append(problems, "the client's user sees something else: "+firstDifference(one, two))
+		c.problems = append(c.problems, "the client's user sees something else: "+firstDifference(one, two))
 	}
-	if len(two) == 0 {
-		problems = append(problems, "nothing was exchanged")
+	if len(c.proxied) == 0 {
+		c.problems = append(c.problems, "nothing was exchanged")
 	}
-	only1, only2 := difference(one, two)
-	return append(append(problems, each("only directly", only1)...), each("only through the gateway", only2)...), summary
+	only1, only2 := difference(c.direct, c.proxied)
+	return append(append(c.problems, each("only directly", only1)...), each("only through the gateway", only2)...), c.summary
+}
+
+// comparison is what two runs have in common, or not.
+type comparison struct {
+	problems        []string
+	summary         string
+	direct, proxied [][]byte // what the server answered
+	refused         bool     // the gateway has told the client what the server, on stdio, does not
+}
+
+func compareHTTP(directly, through *outcome, noise []*regexp.Regexp, inPod bool) (c comparison) {
+	if !inPod {
+		c.problems = across(through.near, through.far)
+	}
+	c.summary = fmt.Sprintf("%d exchanges, %d tools", len(through.near), toolsIn(fromServer(through.near)))
+	c.direct, c.proxied = answers(directly.near, noise), answers(through.near, noise)
+	return c
+}
+
+func compareStdio(directly, through *outcome, noise []*regexp.Regexp) (c comparison) {
+	var notes map[string]int
+	c.problems, notes = acrossStdio(through.near, through.processes)
+	said := out(through.processes)
+	c.summary = fmt.Sprintf("%d messages, %d tools", len(said), toolsIn(said))
+	for _, note := range slices.Sorted(maps.Keys(notes)) {
+		c.summary += fmt.Sprintf("; %d: %s", notes[note], note)
+	}
+	c.direct, c.proxied = unique(responses(out(directly.processes), noise)), unique(responses(said, noise))
+	c.refused = notes[notSpoken] > 0
+	return c
+}
+
+// compareInPod knows what a server on stdio has said by what the gateway passes on.
+func compareInPod(directly, through *outcome, noise []*regexp.Regexp) (c comparison) {
+	said := slices.DeleteFunc(fromServer(through.near), func(m []byte) bool {
+		ours := string(find(m, "error", "code").value) == unsupported
+		c.refused = c.refused || ours
+		return ours
+	})
+	c.summary = fmt.Sprintf("%d messages, %d tools", len(said), toolsIn(said))
+	c.direct, c.proxied = unique(responses(out(directly.processes), noise)), unique(responses(said, noise))
+	return c
+}
+
+// fromServer are the messages that came back in exchanges.
+func fromServer(all []exchange) (messages [][]byte) {
+	for i := range all {
+		_, server := all[i].messages()
+		messages = append(messages, server...)
+	}
+	return messages
+}
+
+// out is what processes have said.
+func out(all []process) (lines [][]byte) {
+	for _, p := range all {
+		lines = append(lines, p.out...)
+	}
+	return lines
 }
 
 // unique leaves out what is there twice: over HTTP a client may ask again what on stdio it asks once.
 func unique(all [][]byte) [][]byte {
 	slices.SortFunc(all, bytes.Compare)
 	return slices.CompactFunc(all, bytes.Equal)
-}
-
-func mapKeys(m map[string]int) func(func(string) bool) {
-	return func(yield func(string) bool) {
-		for key := range m {
-			if !yield(key) {
-				return
-			}
-		}
-	}
 }
 
 // firstDifference is the surroundings of the first byte that is not the same.
@@ -214,6 +255,9 @@ func (t *trial) directly(ctx context.Context) (*outcome, error) {
 
 // through runs it with one.
 func (t *trial) through(ctx context.Context) (*outcome, error) {
+	if t.endpoint.pod != "" {
+		return t.inPod(ctx)
+	}
 	if err := t.endpoint.clean(); err != nil {
 		return nil, err
 	}
@@ -244,6 +288,19 @@ func (t *trial) through(ctx context.Context) (*outcome, error) {
 	}
 	out.far = far.stop()
 	return out, nil
+}
+
+// inPod runs it with the one in a pod.
+func (t *trial) inPod(ctx context.Context) (*outcome, error) {
+	near, err := newTap(t.endpoint.pod)
+	if err != nil {
+		return nil, err
+	}
+	seen, err := t.client.run(ctx, target{url: "http://" + near.addr() + "/mcp"}, t.endpoint)
+	if err != nil {
+		return nil, err
+	}
+	return &outcome{seen: strings.ReplaceAll(seen, near.addr(), address), near: near.stop()}, nil
 }
 
 // behind runs the client through a gateway, with a tap between them.

@@ -5,6 +5,8 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
+	"strings"
 )
 
 // endpoint is a real server on one of its transports.
@@ -16,6 +18,8 @@ type endpoint struct {
 	env     []string
 	// fresh is a folder or a file that is made anew for each run; data is what is in the folder.
 	fresh   string
+	pod     string // address of the gateway in a pod; empty where there is none
+	used    bool   // with one, what the server keeps is not made anew after the first run: nobody could in a pod
 	calls   []call
 	inspect [][]string // what the Inspector is asked beside the tools
 	// noise is what a server says differently each time.
@@ -122,17 +126,44 @@ func (e *endpoint) over(name, port string, env []string, command ...string) *end
 
 // clean makes what the server keeps anew.
 func (e *endpoint) clean() error {
-	if e.fresh == "" {
+	if e.fresh == "" || (e.pod != "" && e.used) {
 		return nil
 	}
+	e.used = true
 	if err := os.RemoveAll(e.fresh); err != nil {
 		return fmt.Errorf("clean: %w", err)
 	}
 	if err := os.MkdirAll(e.fresh, 0o700); err != nil {
 		return fmt.Errorf("clean: %w", err)
 	}
+	if e.pod != "" { // a pod has nothing in it
+		return nil
+	}
 	if err := os.WriteFile(filepath.Join(e.fresh, "a.txt"), []byte("eins\n"), 0o600); err != nil {
 		return fmt.Errorf("clean: %w", err)
 	}
 	return nil
+}
+
+// podFiles is where servers in pods have their files. The same path is used without a pod, since servers say it.
+const podFiles = "/var/tmp/gateway-real"
+
+// inPods are the servers that a file lists.
+func inPods(bin, list string) ([]*endpoint, error) {
+	text, err := os.ReadFile(list)
+	if err != nil {
+		return nil, fmt.Errorf("-pods: %w", err)
+	}
+	var out []*endpoint
+	for line := range strings.Lines(string(text)) {
+		name, at, _ := strings.Cut(strings.TrimSpace(line), "\t")
+		i := slices.IndexFunc(endpoints(bin, podFiles), func(e *endpoint) bool { return e.name == name })
+		if i < 0 {
+			return nil, fmt.Errorf("-pods: no server is called %q", name)
+		}
+		e := endpoints(bin, podFiles)[i]
+		e.pod = at
+		out = append(out, e)
+	}
+	return out, nil
 }

@@ -52,7 +52,8 @@ func run(transport string, sessions int, duration time.Duration) error {
 	defer g.stop()
 	l := &load{
 		address: g.printed[0] + "/mcp", until: time.Now().Add(duration), errors: map[string]int{},
-		client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: sessions, DisableCompression: true}},
+		// Idle connections end here before they do there, as with every client that knows HTTP: else a request may meet the end of one.
+		client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: sessions, IdleConnTimeout: time.Minute, DisableCompression: true}},
 	}
 	l.once("0 of client first") // what is there once and for all
 	before, err := measure(g, true)
