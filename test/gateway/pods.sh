@@ -58,6 +58,7 @@ script() { echo "/app/node_modules/@modelcontextprotocol/server-$1/dist/index.js
 stdio='transport: {type: Stdio}'
 http='transport: {type: StreamableHTTP, port: 8080}'
 files=/var/tmp/gateway-real # as in servers.go
+grafana="env: [{name: GRAFANA_URL, value: 'http://127.0.0.1:3000'}]"
 server sdk-sessions 'go-sdk everything-server, HTTP with sessions' "$sdk_image" "$http, args: [-http, ':8080', -stateless=false]"
 server sdk-stateless 'go-sdk everything-server, HTTP without' "$sdk_image" "$http, args: [-http, ':8080', -stateless=true]"
 server sdk-stdio 'go-sdk everything-server, stdio' "$sdk_image" "$stdio, command: [/everything-server]"
@@ -65,8 +66,8 @@ server npm-http 'npm server-everything, HTTP' "$npm_image" "$http, args: [$(scri
 server npm-stdio 'npm server-everything, stdio' "$npm_image" "$stdio, command: [/usr/bin/node, $(script everything), stdio]"
 server go-http 'mcp-go everything, HTTP' "$go_image" "$http, args: [-t, http]"
 server go-stdio 'mcp-go everything, stdio' "$go_image" "$stdio, command: [/everything]"
-server grafana-http 'mcp-grafana, HTTP' "$grafana_image" "$http, args: [-t, streamable-http, -address, ':8080']"
-server grafana-stdio 'mcp-grafana, stdio' "$grafana_image" "$stdio, command: [/mcp-grafana]"
+server grafana-http 'mcp-grafana, HTTP' "$grafana_image" "$http, args: [-t, streamable-http, -address, ':8080'], $grafana"
+server grafana-stdio 'mcp-grafana, stdio' "$grafana_image" "$stdio, command: [/mcp-grafana], $grafana"
 server filesystem 'npm server-filesystem, stdio' "$npm_image" "$stdio, command: [/usr/bin/node, $(script filesystem), $files/files], filesystem: {writablePaths: [{path: $files/files}]}"
 server memory 'npm server-memory, stdio' "$npm_image" "$stdio, command: [/usr/bin/node, $(script memory)], filesystem: {writablePaths: [{path: $files/graph}]}, env: [{name: MEMORY_FILE_PATH, value: $files/graph/memory.jsonl}]"
 kubectl wait --for=condition=Ready mcpserver --all --timeout=240s

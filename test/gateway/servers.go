@@ -80,7 +80,8 @@ func endpoints(bin, folder string) []*endpoint {
 	}
 	grafana := &endpoint{
 		name: "mcp-grafana, stdio", command: []string{program("mcp-grafana")},
-		calls:   []call{tool("list_datasources", `{}`)}, // no Grafana is there: its tools fail, and say so
+		env:     []string{"GRAFANA_URL=http://127.0.0.1:3000"}, // what localhost is differs
+		calls:   []call{tool("list_datasources", `{}`)},        // no Grafana is there: its tools fail, and say so
 		inspect: [][]string{{"--method", "tools/call", "--tool-name", "list_datasources"}},
 	}
 	files := filepath.Join(folder, "files")
