@@ -480,7 +480,7 @@ func digestsOf(value []byte) map[string][]byte {
 
 // listened runs all tests while everything that is said is recorded, and then looks for what was planted.
 func listened(config *rest.Config, run func() int) int {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Hour)
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Hour) // longer than any run, such as one with E2E_IDLE=1h
 	defer cancel()
 	var err error
 	if heard, err = listen(ctx, config); err != nil {
