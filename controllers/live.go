@@ -32,13 +32,13 @@ func (r *MCPServerReconciler) judge(ctx context.Context, server *v1alpha1.MCPSer
 	policies, unknown := r.policiesOf(ctx, server.Namespace)
 	report := compliance.Evaluate(compliance.Input{
 		Now: in.Now, Server: server, Plan: in.Plan, Literals: in.Literals, Policies: policies, PoliciesUnknown: unknown,
-		Live: r.live(ctx, server, obs, in, err),
+		Live: r.live(ctx, server, obs, in, policies, err),
 	})
 	return &report
 }
 
 // live gathers what verdicts read.
-func (r *MCPServerReconciler) live(ctx context.Context, server *v1alpha1.MCPServer, obs *observation, in status.Input, err error) *compliance.Live {
+func (r *MCPServerReconciler) live(ctx context.Context, server *v1alpha1.MCPServer, obs *observation, in status.Input, policies []v1alpha1.MCPPolicy, err error) *compliance.Live {
 	out := &compliance.Live{Isolation: in.Isolation}
 	if obs == nil {
 		out.Pods.Unknown = "the server could not be looked at: " + err.Error()
@@ -71,7 +71,7 @@ func (r *MCPServerReconciler) live(ctx context.Context, server *v1alpha1.MCPServ
 	if obs != nil && obs.unread != nil {
 		out.Secrets.Message = "the Secrets cannot be looked at: " + redactedFor(server, obs.unread).Error()
 	}
-	out.Twins = r.twins(ctx, server)
+	out.Twins = r.twins(ctx, server, policies)
 	inOrder(out)
 	return out
 }
@@ -414,9 +414,10 @@ func secretsVerdict(in status.Input) compliance.SecretsVerdict {
 
 // twins are the servers of other namespaces that get a value that this one gets. They are looked for only where a
 // policy demands it.
-func (r *MCPServerReconciler) twins(ctx context.Context, server *v1alpha1.MCPServer) compliance.Seen[[]compliance.Twin] {
+func (r *MCPServerReconciler) twins(ctx context.Context, server *v1alpha1.MCPServer, policies []v1alpha1.MCPPolicy) compliance.Seen[[]compliance.Twin] {
 	var out compliance.Seen[[]compliance.Twin]
-	if server.Status.Secrets == nil {
+	demanded := slices.ContainsFunc(policies, func(p v1alpha1.MCPPolicy) bool { return compliance.KeepsApart(&p.Spec) })
+	if !demanded || server.Status.Secrets == nil {
 		return out
 	}
 	if out.Unknown = r.surroundings.unread(kindSecret); out.Unknown != "" {

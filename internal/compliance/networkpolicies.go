@@ -30,7 +30,7 @@ func policiesOf(live *Live, out *Outcome) []selecting {
 	var policies []selecting
 	for i := range live.NetworkPolicies.Value {
 		policy := &live.NetworkPolicies.Value[i]
-		selector, err := metav1.LabelSelectorAsSelector(&policy.Spec.PodSelector)
+		selector, err := selectorOf(&policy.Spec.PodSelector)
 		if err != nil {
 			out.unsure("it cannot be told what NetworkPolicy %s selects: %v", policy.Name, err)
 			continue
@@ -38,6 +38,15 @@ func policiesOf(live *Live, out *Outcome) []selecting {
 		policies = append(policies, selecting{policy, selector})
 	}
 	return policies
+}
+
+// selectorOf does not validate the labels of a selector again, which the API server has: with hundreds of policies in a
+// namespace that is most of the time.
+func selectorOf(selector *metav1.LabelSelector) (labels.Selector, error) {
+	if len(selector.MatchExpressions) == 0 {
+		return labels.Set(selector.MatchLabels).AsSelectorPreValidated(), nil
+	}
+	return metav1.LabelSelectorAsSelector(selector)
 }
 
 // eachPolicyOfPods looks at every NetworkPolicy that selects a pod that runs, by the labels that the pod has now, with

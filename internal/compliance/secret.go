@@ -88,7 +88,7 @@ var secretControls = []Control{
 			if !hasSecrets(in.Server) {
 				return Outcome{NotApplicable: true}
 			}
-			return eachPolicy(in, func(p *v1alpha1.MCPPolicySpec) ([]Violation, bool) { return nil, keepsApart(p) })
+			return eachPolicy(in, func(p *v1alpha1.MCPPolicySpec) ([]Violation, bool) { return nil, KeepsApart(p) })
 		},
 		live: noTwins,
 	},
@@ -287,8 +287,8 @@ func snapshotsUntouched(in *Input, live *Live) Outcome {
 	return out
 }
 
-// keepsApart tells whether a policy wants values to be used in its own namespaces alone.
-func keepsApart(p *v1alpha1.MCPPolicySpec) bool {
+// KeepsApart tells whether a policy wants values to be used in its own namespaces alone.
+func KeepsApart(p *v1alpha1.MCPPolicySpec) bool {
 	return p.Secrets != nil && p.Secrets.Sharing == v1alpha1.SharingSelectedNamespaces
 }
 
@@ -299,7 +299,7 @@ func noTwins(in *Input, live *Live) Outcome {
 		return out
 	}
 	for i := range in.Policies {
-		if !keepsApart(&in.Policies[i].Spec) {
+		if !KeepsApart(&in.Policies[i].Spec) {
 			continue
 		}
 		for _, twin := range live.Twins.Value {
