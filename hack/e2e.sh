@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The end-to-end tests, on a local cluster of their own that is taken down afterwards.
 #   KEEP=1 hack/e2e.sh [go test flags]     leaves the cluster up, and uses it again
+#   E2E_IDLE=1h hack/e2e.sh -v -run TestIdle -timeout 90m     looks for false alarms for longer than a minute
 # Without flags, a second cluster follows on which nothing is enforced.
 set -euo pipefail
 cd "$(dirname "$0")/.."

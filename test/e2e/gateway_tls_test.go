@@ -59,6 +59,9 @@ func TestGatewaySpeaksTLS(t *testing.T) {
 	if want := endpointOf(server); server.Status.Endpoint != want {
 		t.Errorf("the endpoint is %s, want %s", server.Status.Endpoint, want)
 	}
+	if failed := failedControls(server); len(failed) > 0 {
+		t.Errorf("failed: %v", failed)
+	}
 	pod := podOf(t, server)
 	call := func(ctx context.Context, authority, url string) (string, error) {
 		return inContext(ctx, agent, "/mcpclient", "-ca", authority, url, "test_simple_text")
