@@ -47,11 +47,12 @@ load-gateway: ## A thousand sessions for five minutes, with clients and servers 
 	go run ./test/load-gateway -duration=$(or $(DURATION),5m) -sessions=$(or $(SESSIONS),1000)
 
 .PHONY: generate
-generate: ## Write all that is generated: deep copies, apply configurations, CRDs, RBAC, gitleaks' rules
+generate: ## Write all that is generated: deep copies, apply configurations, CRDs, RBAC, gitleaks' rules, the charts' common part
 	$(TOOL) controller-gen object applyconfiguration paths=./api/...
 	$(TOOL) controller-gen crd paths=./api/... output:crd:dir=config/crd/bases
 	$(TOOL) controller-gen rbac:roleName=mcp-warden paths=./controllers/... output:rbac:dir=config/rbac
 	go -C test/credentials run ./generate $(CURDIR)/internal/credentials/gitleaks/rules.go
+	$(TOOL) kustomize build config/default | go run ./hack/charts
 
 .PHONY: golden
 golden: ## Write the golden files of plan, status and cli anew, and docs/controls.md

@@ -42,11 +42,14 @@ run() { go test -tags e2e -count=1 -timeout 40m "$@" ./test/e2e || { diagnose; e
 go -C hack/localcluster build -o ../../bin/localcluster .
 start "$cluster" cilium
 take hack/clients-image.sh "$cluster"
-echo "-- where NetworkPolicies are enforced; skipped here: TestProofWithoutEnforcement, which needs --cni=bridge and follows where no flags are given"
+hack/helm.sh
+echo "-- where NetworkPolicies are enforced; skipped here, and run by themselves after it where no flags are given: TestHelm, TestProofWithoutEnforcement (--cni=bridge)"
 # How a test turns the enforcement of NetworkPolicies off and on.
 agent=$(bin/localcluster status --name "$cluster" | awk '$1 == "cilium-agent" { print $3 }')
-E2E_CILIUM="nsenter --target $agent --mount -- $(bin/localcluster build cilium)/cilium-dbg" run "$@"
+E2E_CILIUM="nsenter --target $agent --mount -- $(bin/localcluster build cilium)/cilium-dbg" run ${1:--skip=^TestHelm$} "${@:2}"
 [ $# = 0 ] || exit 0
+echo "-- Helm 3 and Helm 4 install, upgrade, roll back and uninstall the operator, under fifty servers"
+run -v -run '^TestHelm$'
 [ -n "${KEEP:-}" ] || bin/localcluster down --name "$cluster"
 echo "-- where NetworkPolicies are not enforced: a cluster with --cni=bridge"
 start "$cluster-bridge" bridge

@@ -26,6 +26,9 @@ load() { # VARIABLE, then what localcluster load takes
 files=()
 for c in "${components[@]}"; do files+=(--file "$out/components/$c=/$c:0755"); done
 load OPERATOR_IMAGE mcp-warden:dev --entrypoint /manager "${files[@]}"
+# Another image of the operator, to upgrade to.
+: >"$out/next"
+load OPERATOR_IMAGE_NEXT mcp-warden:next --entrypoint /manager "${files[@]}" --file "$out/next=/next:0444"
 load SERVER_IMAGE everything-server:v1.8.0 --entrypoint /everything-server --file "$out/everything-server=/everything-server:0755"
 load CLIENT_IMAGE mcpclient:dev --entrypoint /mcpclient --file "$out/mcpclient=/mcpclient:0755"
 # The server with tools beside it, so that tests can act inside its pod, and a file that only a

@@ -7,9 +7,9 @@ modules="$(find . -name go.mod -not -path './hack/localcluster/modules/*' -exec 
 
 before=$(mktemp -d)
 trap 'rm -rf "$before"' EXIT
-cp -r api config internal/credentials/gitleaks "$before"
+cp -r api charts config docs internal/credentials/gitleaks "$before"
 make --no-print-directory -s generate
-for folder in api config; do
+for folder in api charts config docs; do
   diff -r "$before/$folder" "$folder" || { echo "verify: $folder was not up to date: commit what make generate wrote"; exit 1; }
 done
 diff "$before/gitleaks/rules.go" internal/credentials/gitleaks/rules.go || { echo "verify: gitleaks' rules were not up to date: commit what make generate wrote"; exit 1; }
