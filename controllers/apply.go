@@ -327,7 +327,8 @@ func (r *base) update(ctx context.Context, kind string, obj client.Object) error
 }
 
 // handOverReplicas keeps the replicas of a Deployment where the spec says nothing of them any more:
-// they may still be ours, and an apply that leaves out what is ours takes it back to the default.
+// they may still be ours, and an apply that leaves out what is ours takes it back to the default. Where they are not as they were
+// seen, that is a conflict: replicas that an autoscaler sets may have no owner by which the API server would tell.
 func (r *base) handOverReplicas(ctx context.Context, pair pair) error {
 	config, ok := pair.planned.Config.(*acappsv1.DeploymentApplyConfiguration)
 	if !ok || config.Spec.Replicas != nil || pair.live == nil {
@@ -337,10 +338,10 @@ func (r *base) handOverReplicas(ctx context.Context, pair pair) error {
 	if live.Spec.Replicas == nil || *live.Spec.Replicas < 2 {
 		return nil
 	}
-	handedOver := acappsv1.Deployment(live.Name, live.Namespace).WithUID(live.UID).
+	handedOver := acappsv1.Deployment(live.Name, live.Namespace).WithUID(live.UID).WithResourceVersion(live.ResourceVersion).
 		WithSpec(acappsv1.DeploymentSpec().WithReplicas(*live.Spec.Replicas))
 	err := r.Client.Apply(ctx, handedOver, client.FieldOwner(replicasManager))
-	if apierrors.IsConflict(err) {
+	if apierrors.IsConflict(err) && apierrors.HasStatusCause(err, metav1.CauseTypeFieldManagerConflict) {
 		return nil // somebody else has set them meanwhile: then they are not ours
 	}
 	return err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -29,7 +30,7 @@ import (
 // +kubebuilder:rbac:groups="",resources=configmaps,resourceNames=mcp-warden-canary,verbs=list;watch;create;update;patch;delete
 // +kubebuilder:rbac:groups="",resources=configmaps,resourceNames=mcp-warden-canary,verbs=list;watch;create;update;patch;delete,namespace=mcp-warden-system
 // +kubebuilder:rbac:groups="",resources=services,resourceNames=mcp-warden-canary,verbs=list;watch,namespace=mcp-warden-system
-// +kubebuilder:rbac:groups="",resources=pods,verbs=list;watch,namespace=mcp-warden-system
+// +kubebuilder:rbac:groups="",resources=pods,verbs=list;watch;patch,namespace=mcp-warden-system
 
 // observeIsolation gathers the evidence of the server's isolation and weighs it.
 func (r *MCPServerReconciler) observeIsolation(ctx context.Context, server *v1alpha1.MCPServer, obs *observation) error {
@@ -77,7 +78,8 @@ func (r *MCPServerReconciler) canaryName() types.NamespacedName {
 	return types.NamespacedName{Namespace: r.Namespace, Name: probe.CanaryName}
 }
 
-// setUpCanary keeps the ConfigMap from which the probers learn where the canary is.
+// setUpCanary keeps the ConfigMap from which the probers learn where the canary is, and has the kubelets of those
+// that wait for it look at once.
 func (r *MCPServerReconciler) setUpCanary(mgr ctrl.Manager) error {
 	ours := builder.WithPredicates(predicate.NewPredicateFuncs(func(o client.Object) bool {
 		return client.ObjectKeyFromObject(o) == r.canaryName()
@@ -85,7 +87,22 @@ func (r *MCPServerReconciler) setUpCanary(mgr ctrl.Manager) error {
 	return ctrl.NewControllerManagedBy(mgr).Named("canary").
 		Watches(&corev1.Service{}, &handler.EnqueueRequestForObject{}, ours).
 		Watches(&corev1.ConfigMap{}, &handler.EnqueueRequestForObject{}, ours).
+		Watches(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(r.canaryOfProber)).
 		Complete(reconcile.Func(r.reconcileCanary))
+}
+
+// canaryOfProber answers to a change of a prober that has proven nothing yet.
+func (r *MCPServerReconciler) canaryOfProber(_ context.Context, pod client.Object) []reconcile.Request {
+	if pod.GetNamespace() != r.Namespace || !waitsForCanary(pod.(*corev1.Pod)) {
+		return nil
+	}
+	return []reconcile.Request{{NamespacedName: r.canaryName()}}
+}
+
+// waitsForCanary tells a prober that runs and has not found what it should: it may know no address of the canary, or an old one.
+func waitsForCanary(pod *corev1.Pod) bool {
+	component := pod.Labels[probe.LabelComponent]
+	return (component == probe.ComponentRestricted || component == probe.ComponentUnrestricted) && evidenceOf(pod).running && !evidenceOf(pod).podReady
 }
 
 func (r *MCPServerReconciler) reconcileCanary(ctx context.Context, _ reconcile.Request) (ctrl.Result, error) {
@@ -93,7 +110,16 @@ func (r *MCPServerReconciler) reconcileCanary(ctx context.Context, _ reconcile.R
 	if err != nil || len(addresses) == 0 {
 		return ctrl.Result{}, err // the probers find out by themselves that nobody answers
 	}
-	return ctrl.Result{}, r.restore(ctx, plan.Canary(r.Namespace, plan.Facts{Canary: addresses}))
+	if err := r.restore(ctx, plan.Canary(r.Namespace, plan.Facts{Canary: addresses})); err != nil {
+		return ctrl.Result{}, err
+	}
+	probers := &corev1.PodList{}
+	if err := r.Client.List(ctx, probers, client.InNamespace(r.Namespace), client.HasLabels{probe.LabelComponent}); err != nil {
+		return ctrl.Result{}, fmt.Errorf("list probers: %w", err)
+	}
+	waiting := slices.DeleteFunc(probers.Items, func(pod corev1.Pod) bool { return !waitsForCanary(&pod) })
+	again, err := r.nudge(ctx, waiting, fmt.Sprint(addresses))
+	return ctrl.Result{RequeueAfter: again}, err
 }
 
 // serversOfCanary answers to a change of a namespace's ConfigMap.

@@ -213,6 +213,32 @@ func TestProof(t *testing.T) {
 	}
 }
 
+// TestProbersAreToldOfTheCanary has the kubelet of a prober that waits look at once, as it looks by itself after a minute or so.
+func TestProbersAreToldOfTheCanary(t *testing.T) {
+	o := exclusive(t)
+	address := newCanary(t)
+	readyNode(t, probedNode)
+	waiting, proven := newProber(t, operatorNamespace, probe.ComponentRestricted), newProber(t, operatorNamespace, probe.ComponentUnrestricted)
+	says(t, proven, true)
+	says(t, waiting, false)
+	eventually(t, func() string {
+		get(t, waiting)
+		return differs(waiting.Annotations["mcpwarden.io/nudged"], "["+address+"]") // told twice, and for good
+	})
+	o.calm(t, operatorNamespace)
+	before := len(o.writes(operatorNamespace))
+	editStatus(t, waiting, func(p *corev1.Pod) { p.Status.Message = "still waiting" })
+	o.calm(t, operatorNamespace)
+	if writes := o.writes(operatorNamespace)[before:]; len(writes) > 0 {
+		t.Errorf("told again: %v", writes)
+	}
+	get(t, proven)
+	if value := proven.Annotations["mcpwarden.io/nudged"]; value != "" {
+		t.Errorf("a prober that has proven all is told too: %s", value)
+	}
+	removeLater(t, canaryOf(operatorNamespace))
+}
+
 // TestProofAtRest writes nothing for probes that find what those before them found.
 func TestProofAtRest(t *testing.T) {
 	o := exclusive(t)

@@ -16,15 +16,15 @@ import (
 )
 
 const (
-	// annotationNudged on a pod says of which version of the Secrets that it mounts its kubelet was told:
+	// annotationNudged on a pod says of which version of the objects that it mounts its kubelet was told:
 	// first with the time, then, when it was told for good, without.
 	annotationNudged = "mcpwarden.io/nudged"
 	// nudgeAgain is when a kubelet is told once more: the first time, it may have looked before it knew of
-	// the Secret's change.
+	// the object's change.
 	nudgeAgain = 2 * time.Second
 )
 
-// nudge has the kubelets of pods look at a version of the Secrets that they mount; where a pod does not
+// nudge has the kubelets of pods look at a version of the objects that they mount; where a pod does not
 // change, they do so every minute or so. An operator that ended halfway is made up for by the next. It
 // returns when it is to be called again; 0 where all is done.
 func (r *base) nudge(ctx context.Context, pods []corev1.Pod, version string) (time.Duration, error) {

@@ -3,6 +3,7 @@ package controllers_test
 import (
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -297,6 +298,33 @@ func TestAutoscalerDecides(t *testing.T) {
 		if events := eventsOf(t, server, reason); len(events) > 0 {
 			t.Errorf("%s although nobody broke anything: %s", reason, events[0].Note)
 		}
+	}
+}
+
+// TestAutoscalerIsNotOverruled lets an autoscaler decide in the moment before the operator writes what it had seen. The API server
+// keeps no owner of replicas that nobody applied before, so that nothing but the version tells the operator.
+func TestAutoscalerIsNotOverruled(t *testing.T) {
+	o := exclusive(t)
+	server := example(newNamespace(t), "web")
+	settled(t, o, server)
+	scale(t, server, 4)
+	waitBudget(t, server, true)
+	o.calm(t, server.Namespace)
+	var once sync.Once
+	o.before(func(req request) error {
+		if req.verb == "patch" && req.resource == "deployments" && req.namespace == server.Namespace {
+			once.Do(func() { scale(t, server, 2) })
+		}
+		return nil
+	})
+	edit(t, server, func(s *v1alpha1.MCPServer) { s.Spec.Image = "registry.example/server:v2" })
+	deployment := &appsv1.Deployment{ObjectMeta: named(server)}
+	eventually(t, func() string {
+		get(t, deployment)
+		return differs(deployment.Spec.Template.Spec.Containers[0].Image, server.Spec.Image)
+	})
+	if got := replicasOf(t, server); got != 2 {
+		t.Errorf("%d replicas, want the 2 that the autoscaler had just decided on", got)
 	}
 }
 
