@@ -3,6 +3,7 @@ package controllers
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"net/http"
@@ -12,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -33,6 +35,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/healthz"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 	ctrlsource "sigs.k8s.io/controller-runtime/pkg/source"
@@ -93,6 +96,8 @@ type Options struct {
 	// nil: by HTTP, past no proxy.
 	ToolsInterval  time.Duration
 	ToolsTransport http.RoundTripper
+	// Metrics gets the metrics of what the statuses say; nil: nobody does.
+	Metrics prometheus.Registerer
 	// OwnerAge is how old what is known of the objects that fill Secrets may get; 5 min if zero.
 	OwnerAge time.Duration
 }
@@ -142,8 +147,15 @@ func NewManager(config *rest.Config, opts Options) (ctrl.Manager, error) {
 	if err := mgr.Add(inventories); err != nil {
 		return nil, fmt.Errorf("add the look at servers' tools: %w", err)
 	}
+	told := newStatusMetrics(mgr.GetClient())
+	if opts.Metrics != nil {
+		if err := opts.Metrics.Register(told); err != nil {
+			return nil, fmt.Errorf("register metrics: %w", err)
+		}
+	}
 	servers := &MCPServerReconciler{
 		base:      shared,
+		metrics:   told,
 		tools:     inventories,
 		sources:   newSources(mgr.GetClient(), mgr.GetAPIReader()),
 		digestKey: &digestKey{live: mgr.GetAPIReader(), writer: mgr.GetClient(), namespace: opts.Namespace},
@@ -172,6 +184,22 @@ func NewManager(config *rest.Config, opts Options) (ctrl.Manager, error) {
 	}
 	policies := &MCPPolicyReconciler{base: shared}
 	return mgr, policies.setUp(mgr)
+}
+
+// cacheGlance bounds how long a look at the caches may take: they were read, or they were not.
+const cacheGlance = 500 * time.Millisecond
+
+// CachesRead returns a check that fails until all that a manager's cache is to hold was read. A replica that does not
+// lead holds less, and is ready when it could take over.
+func CachesRead(mgr ctrl.Manager) healthz.Checker {
+	return func(req *http.Request) error {
+		ctx, cancel := context.WithTimeout(req.Context(), cacheGlance)
+		defer cancel()
+		if !mgr.GetCache().WaitForCacheSync(ctx) {
+			return errors.New("the caches are not read yet")
+		}
+		return nil
+	}
 }
 
 // cacheOptions keep the operator's memory small: of the kinds that it makes, only what carries its

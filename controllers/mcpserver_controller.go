@@ -35,6 +35,7 @@ const (
 type MCPServerReconciler struct {
 	base
 
+	metrics   *statusMetrics
 	sources   *sources
 	digestKey *digestKey
 	slots     *slots
@@ -116,6 +117,7 @@ func (r *MCPServerReconciler) report(ctx context.Context, server *v1alpha1.MCPSe
 	if writeErr := r.writeStatus(ctx, server, updated); writeErr != nil {
 		return ctrl.Result{}, redactedFor(server, writeErr)
 	}
+	r.metrics.changed(server, server.Status.Conditions, updated.Status.Conditions)
 	for _, e := range append(in.Events(), status.Transitions(&server.Status, &updated.Status)...) {
 		r.Recorder.Eventf(server, nil, e.Type, e.Reason, e.Action, "%s", e.Note)
 	}

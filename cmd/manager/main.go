@@ -2,10 +2,12 @@
 package main
 
 import (
+	"crypto/tls"
 	"flag"
 	"fmt"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"runtime/debug"
 	"strings"
 
@@ -35,7 +37,8 @@ func run() error {
 	var (
 		leaderElect = flag.Bool("leader-elect", false, "Let one of several replicas work at a time.")
 		probeAddr   = flag.String("health-probe-bind-address", ":8081", "Address of /healthz and /readyz.")
-		metricsAddr = flag.String("metrics-bind-address", "0", "Address of /metrics, in plain HTTP; 0 turns it off.")
+		metricsAddr = flag.String("metrics-bind-address", "0", "Address of /metrics, in HTTPS and for whoever may get /metrics, such as :8443; 0 turns it off. Needs the rights in config/metrics.")
+		metricsCert = flag.String("metrics-cert-dir", "", "Folder with the certificate of /metrics, tls.crt and tls.key, read again when they change. Empty: the operator signs one itself.")
 		clusterDNS  = flag.String("cluster-dns-service", scope.DefaultClusterDNS, "Namespace and name of the Service that answers DNS queries in the cluster.")
 		clusterNets = flag.String("cluster-cidrs", "", "Ranges of the cluster, separated by commas, that no cidr egress rule opens, besides what the nodes report: name those of pods where the CNI hands addresses out by itself.")
 		namespaces  = flag.String("namespaces", "", "Namespaces, separated by commas, whose MCPServers are managed; no other is looked at. Empty: all. hack/install.sh --namespaces gives the rights that go with it.")
@@ -69,6 +72,10 @@ func run() error {
 	if *rotations < 1 {
 		return fmt.Errorf("--max-concurrent-rotations %d: must be at least 1", *rotations)
 	}
+	serving, err := metricsOptions(*metricsAddr, *metricsCert)
+	if err != nil {
+		return fmt.Errorf("--metrics-cert-dir: %w", err)
+	}
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)
 	}
@@ -83,7 +90,7 @@ func run() error {
 			LeaderElectionID:              "mcp-warden",
 			LeaderElectionReleaseOnCancel: true,
 			HealthProbeBindAddress:        *probeAddr,
-			Metrics:                       metricsserver.Options{BindAddress: *metricsAddr},
+			Metrics:                       serving,
 		},
 		ClusterDNS:     types.NamespacedName{Namespace: namespace, Name: name},
 		ClusterCIDRs:   clusterCIDRs,
@@ -93,20 +100,38 @@ func run() error {
 		Namespace:      *ownNS,
 		MaxRotations:   *rotations,
 		Workers:        *workers,
+		Metrics:        metrics.Registry,
 	})
 	if err != nil {
 		return err
 	}
-	if err := metrics.Registry.Register(controllers.NewVerdictMetrics(mgr)); err != nil {
-		return fmt.Errorf("register metrics: %w", err)
-	}
 	if err := mgr.AddHealthzCheck("ping", healthz.Ping); err != nil {
 		return fmt.Errorf("add health check: %w", err)
 	}
-	if err := mgr.AddReadyzCheck("ping", healthz.Ping); err != nil {
+	if err := mgr.AddReadyzCheck("caches", controllers.CachesRead(mgr)); err != nil {
 		return fmt.Errorf("add readiness check: %w", err)
 	}
 	return mgr.Start(ctrl.SetupSignalHandler())
+}
+
+// metricsOptions serve metrics to those who may get them. There is no way to serve them to everybody: what fails, and where, is
+// worth knowing to whoever attacks.
+func metricsOptions(address, certificates string) (metricsserver.Options, error) {
+	out := metricsserver.Options{
+		BindAddress: address, SecureServing: true, FilterProvider: controllers.AuthenticateMetrics, CertDir: certificates,
+		// A scrape is one request at a time: without HTTP/2 its floods of streams are none of ours (CVE-2023-44487).
+		TLSOpts: []func(*tls.Config){func(c *tls.Config) { c.NextProtos, c.MinVersion = []string{"http/1.1"}, tls.VersionTLS12 }},
+	}
+	if certificates == "" {
+		return out, nil
+	}
+	// The server would sign a certificate itself where one is missing, which its scrapers do not trust, and nobody would know why.
+	for _, name := range []string{"tls.crt", "tls.key"} {
+		if _, err := os.Stat(filepath.Join(certificates, name)); err != nil {
+			return out, err
+		}
+	}
+	return out, nil
 }
 
 // bodiesLevel is the verbosity at which the Kubernetes client logs what it sends and gets, values of Secrets included.

@@ -3,6 +3,8 @@ package main
 import (
 	"flag"
 	"io"
+	"os"
+	"path/filepath"
 	"testing"
 
 	"sigs.k8s.io/controller-runtime/pkg/log/zap"
@@ -23,6 +25,24 @@ func TestNoVerbosityLogsSecrets(t *testing.T) {
 		}
 		if err := checkVerbosity(zap.New(zap.UseFlagOptions(&options))); (err != nil) != refused {
 			t.Errorf("--zap-log-level=%s: %v", level, err)
+		}
+	}
+}
+
+// A certificate that is named and not there must not be replaced by another.
+func TestMetricsNeedTheCertificateThatIsNamed(t *testing.T) {
+	folder := t.TempDir()
+	for _, name := range []string{"tls.crt", "tls.key"} {
+		if _, err := metricsOptions(":8443", folder); err == nil {
+			t.Errorf("without %s the operator starts", name)
+		}
+		if err := os.WriteFile(filepath.Join(folder, name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, folder := range []string{"", folder} {
+		if out, err := metricsOptions(":8443", folder); err != nil || !out.SecureServing || out.FilterProvider == nil {
+			t.Errorf("folder %q: %v, secure: %t", folder, err, out.SecureServing)
 		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -23,7 +24,9 @@ import (
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
+	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
@@ -524,16 +527,51 @@ func killAtAnyMoment(t *testing.T) {
 			t.Errorf("a pod did not find its values: %s", e.Message)
 		}
 	}
-	metrics, err := http.Get("http://" + address + "/metrics")
+	heard.add(saidInMetrics, scrape(t, ns, address))
+}
+
+// scrape gets the metrics of an operator on this machine, under an account of a namespace that may.
+func scrape(t *testing.T, namespace, address string) []byte {
+	t.Helper()
+	account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "scraper"}}
+	role := &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: namespace + "-scraper"},
+		Rules: []rbacv1.PolicyRule{{NonResourceURLs: []string{"/metrics"}, Verbs: []string{"get"}}}}
+	binding := &rbacv1.ClusterRoleBinding{ObjectMeta: metav1.ObjectMeta{Name: role.Name},
+		RoleRef:  rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: role.Name},
+		Subjects: []rbacv1.Subject{{Kind: "ServiceAccount", Namespace: namespace, Name: account.Name}}}
+	for _, o := range []client.Object{account, role, binding} {
+		if err := k8s.Create(t.Context(), o); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Cleanup(func() {
+		for _, o := range []client.Object{binding, role} {
+			if err := k8s.Delete(context.Background(), o); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	token := &authenticationv1.TokenRequest{}
+	if err := k8s.SubResource("token").Create(t.Context(), account, token); err != nil {
+		t.Fatal(err)
+	}
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://"+address+"/metrics", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer metrics.Body.Close()
-	raw, err := io.ReadAll(metrics.Body)
-	if err != nil || !bytes.Contains(raw, []byte("controller_runtime_reconcile_total")) {
-		t.Fatalf("no metrics: %v", err)
+	req.Header.Set("Authorization", "Bearer "+token.Status.Token)
+	// The operator signed its certificate itself, and this is its own machine.
+	https := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
+	resp, err := https.Do(req)
+	if err != nil {
+		t.Fatal(err)
 	}
-	heard.add(saidInMetrics, raw)
+	defer resp.Body.Close()
+	raw, err := io.ReadAll(resp.Body)
+	if err != nil || !bytes.Contains(raw, []byte("controller_runtime_reconcile_total")) {
+		t.Fatalf("no metrics: %s, %v", resp.Status, err)
+	}
+	return raw
 }
 
 // hasLast tells whether a server's snapshot in use holds a value.
