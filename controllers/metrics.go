@@ -71,6 +71,9 @@ type statusMetrics struct {
 	changes map[conditionCount]float64
 }
 
+// NewStatusMetrics returns the metrics that an operator registers, over the servers that a reader lists.
+func NewStatusMetrics(reader client.Reader) prometheus.Collector { return newStatusMetrics(reader) }
+
 func newStatusMetrics(reader client.Reader) *statusMetrics {
 	return &statusMetrics{reader: reader, changes: map[conditionCount]float64{}}
 }

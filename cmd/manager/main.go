@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"flag"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -53,6 +54,7 @@ func run() error {
 	flag.Parse()
 	logger := zap.New(zap.UseFlagOptions(&logOptions))
 	ctrl.SetLogger(logger)
+	slog.SetDefault(slog.New(logr.ToSlogHandler(logger))) // what the standard library says is JSON, too
 	if err := checkVerbosity(logger); err != nil {
 		return fmt.Errorf("--zap-log-level: %w", err)
 	}
@@ -88,6 +90,7 @@ func run() error {
 		Manager: ctrl.Options{
 			LeaderElection:                *leaderElect,
 			LeaderElectionID:              "mcp-warden",
+			LeaderElectionNamespace:       *ownNS,
 			LeaderElectionReleaseOnCancel: true,
 			HealthProbeBindAddress:        *probeAddr,
 			Metrics:                       serving,
