@@ -4,7 +4,7 @@ SHELL := /usr/bin/env bash -o pipefail
 
 # The tools are pinned in hack/tools/go.mod; go caches what it builds of them.
 TOOL = go tool -modfile=hack/tools/go.mod
-MODULES = . hack/localcluster test/images test/judges test/credentials test/gateway
+MODULES = . hack/localcluster test/images test/judges test/credentials test/gateway test/observability
 
 .PHONY: help
 help: ## List the targets
@@ -55,8 +55,9 @@ generate: ## Write all that is generated: deep copies, apply configurations, CRD
 	$(TOOL) kustomize build config/default | go run ./hack/charts
 
 .PHONY: golden
-golden: ## Write the golden files of plan, status and cli anew, and docs/controls.md
+golden: ## Write the golden files of plan, status and cli anew, docs/controls.md and docs/metrics.md
 	go test ./internal/plan ./internal/status ./internal/compliance ./internal/cli -update
+	go -C test/observability test -run TestDocument . -update
 
 .PHONY: lint
 lint: ## Format, vet and lint every module
