@@ -49,11 +49,15 @@ func prepare() error {
 	if err := build.Run(); err != nil {
 		return fmt.Errorf("build Helm: %w", err)
 	}
-	kustomize := exec.Command("go", "tool", "-modfile=hack/tools/go.mod", "kustomize", "build", "config/default")
-	kustomize.Dir, kustomize.Stderr = root, os.Stderr
 	var err error
-	installed, err = kustomize.Output()
+	installed, err = kustomize("config/default")
 	return err
+}
+
+func kustomize(folder string) ([]byte, error) {
+	cmd := exec.Command("go", "tool", "-modfile=hack/tools/go.mod", "kustomize", "build", folder)
+	cmd.Dir, cmd.Stderr = root, os.Stderr
+	return cmd.Output()
 }
 
 // helm runs a command of a version of Helm, which reaches no cluster.
@@ -199,6 +203,30 @@ func TestChartGivesWhatKustomizeGives(t *testing.T) {
 	})
 }
 
+func TestChartGivesTheMetricsOfKustomize(t *testing.T) {
+	overlay, err := os.MkdirTemp(filepath.Join(root, "config"), "test-") // kustomize refuses absolute paths
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(overlay) })
+	if err := os.WriteFile(filepath.Join(overlay, "kustomization.yaml"), []byte("resources: [../default]\ncomponents: [../metrics]\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	manifests, err := kustomize(filepath.Join("config", filepath.Base(overlay)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Run("versions", func(t *testing.T) {
+		each(t, func(t *testing.T, version string) {
+			got := objects(t, template(t, version, "mcp-warden", namespace, append(asImage, "metrics.enabled=true")...))
+			likeKustomize(t, got)
+			if diff := cmp.Diff(kustomized(t, manifests), got); diff != "" {
+				t.Errorf("the chart differs from config/default with config/metrics (-kustomize +Helm):\n%s", diff)
+			}
+		})
+	})
+}
+
 func TestLimitedChartGivesTheRightsOfALimitedInstall(t *testing.T) {
 	for _, test := range []struct{ namespaces, dns string }{
 		{`["tools","agents"]`, scope.DefaultClusterDNS},
@@ -322,11 +350,10 @@ func TestValuesReachTheOperator(t *testing.T) {
 				t.Errorf("%s has not the priority class, the user namespace and the pull secrets of all pods: %v", key, pod)
 			}
 		}
-		policy, _, _ := unstructured.NestedMap(all["NetworkPolicy "+namespace+"/mcp-warden"].Object, "spec")
-		raw, _ := json.Marshal(policy)
+		raw, _ := json.Marshal([]any{all["NetworkPolicy "+namespace+"/mcp-warden"].Object, all["NetworkPolicy "+namespace+"/mcp-warden-metrics"].Object})
 		for _, want := range []string{`"cidr":"192.0.2.1/32"`, `"port":8443`, `"monitoring"`} {
 			if !strings.Contains(string(raw), want) {
-				t.Errorf("the operator's NetworkPolicy says nothing of %s: %s", want, raw)
+				t.Errorf("the operator's NetworkPolicies say nothing of %s: %s", want, raw)
 			}
 		}
 		for _, key := range []string{"ServiceMonitor", "PrometheusRule"} {
