@@ -1,6 +1,6 @@
 // Flux's controllers, built from source for the test on a local cluster. A module of its own keeps all that they
 // need out of the product's go.mod.
-module github.com/mcpwarden/mcp-warden/test/gitops/flux
+module github.com/mcpwarden/mcp-warden/test/flux/controllers
 
 go 1.26.0
 
