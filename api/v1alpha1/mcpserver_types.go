@@ -35,8 +35,10 @@ type MCPServer struct {
 	// spec is what the user wants. The operator never writes to it.
 	// +required
 	Spec MCPServerSpec `json:"spec"`
-	// status is what the operator observed.
+	// status is what the operator observed. It begins as one of no spec at all, so that whoever waits for the server by kstatus
+	// does not take one that the operator has yet to see for one that is done.
 	// +optional
+	// +kubebuilder:default:={"observedGeneration":-1}
 	Status MCPServerStatus `json:"status,omitempty"`
 }
 

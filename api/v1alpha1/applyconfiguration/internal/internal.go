@@ -393,6 +393,8 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: status
       type:
         namedType: com.github.mcpwarden.mcp-warden.api.v1alpha1.MCPServerStatus
+      default:
+        observedGeneration: -1
 - name: com.github.mcpwarden.mcp-warden.api.v1alpha1.MCPServerSpec
   map:
     fields:

@@ -21,7 +21,8 @@ type MCPServerApplyConfiguration struct {
 	*v1.ObjectMetaApplyConfiguration `json:"metadata,omitempty"`
 	// spec is what the user wants. The operator never writes to it.
 	Spec *MCPServerSpecApplyConfiguration `json:"spec,omitempty"`
-	// status is what the operator observed.
+	// status is what the operator observed. It begins as one of no spec at all, so that whoever waits for the server by kstatus
+	// does not take one that the operator has yet to see for one that is done.
 	Status *MCPServerStatusApplyConfiguration `json:"status,omitempty"`
 }
 

@@ -14,7 +14,7 @@ import (
 type MCPServerStatusApplyConfiguration struct {
 	// conditions of the server, such as Ready, Reconciling, Stalled and PolicyCompliant.
 	Conditions []v1.ConditionApplyConfiguration `json:"conditions,omitempty"`
-	// observedGeneration is the generation of the spec that the status is about.
+	// observedGeneration is the generation of the spec that the status is about; -1 until the operator has seen the server.
 	ObservedGeneration *int64 `json:"observedGeneration,omitempty"`
 	// endpoint is the URL at which allowed clients in the cluster reach the server; empty while it
 	// is stopped or quarantined, and while an error keeps a new spec from being applied.
