@@ -2,6 +2,7 @@ package cel
 
 import (
 	"encoding/json"
+	"reflect"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -83,6 +84,30 @@ func TestGoldenServersAreAccepted(t *testing.T) {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+// By kstatus an object without a status is done. A server is not before the operator has seen it, whatever its author writes
+// into its status.
+func TestServerIsNotDoneBeforeItIsSeen(t *testing.T) {
+	server := patched(t, `
+status:
+  observedGeneration: 1
+  conditions:
+  - {type: Ready, status: "True", reason: Serving, message: ready, lastTransitionTime: "2026-01-01T00:00:00Z", observedGeneration: 1}
+`)
+	server.SetNamespace(newNamespace(t))
+	if err := api.Create(t.Context(), server); err != nil {
+		t.Fatal(err)
+	}
+	live := &unstructured.Unstructured{}
+	live.SetGroupVersionKind(server.GroupVersionKind())
+	if err := api.Get(t.Context(), client.ObjectKeyFromObject(server), live); err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]any{"observedGeneration": int64(-1)}
+	if got := live.Object["status"]; !reflect.DeepEqual(got, want) {
+		t.Errorf("a new server's status is %v, want %v", got, want)
 	}
 }
 
