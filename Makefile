@@ -4,7 +4,7 @@ SHELL := /usr/bin/env bash -o pipefail
 
 # The tools are pinned in hack/tools/go.mod; go caches what it builds of them.
 TOOL = go tool -modfile=hack/tools/go.mod
-MODULES = . hack/localcluster test/images test/judges test/credentials test/gateway test/observability
+MODULES = . hack/localcluster test/images test/judges test/credentials test/gateway test/observability test/gitops
 
 .PHONY: help
 help: ## List the targets
@@ -21,6 +21,10 @@ test: ## Unit, golden, CEL and controller tests, on a real API server; needs no 
 .PHONY: test-e2e
 test-e2e: ## End-to-end tests on a local cluster of their own; needs root on Linux
 	hack/e2e.sh
+
+.PHONY: test-flux
+test-flux: ## Flux's own controllers sync the example repository (CLUSTER=name of a local cluster that runs the operator, SERVER_IMAGE=)
+	test/flux/run.sh $(CLUSTER)
 
 .PHONY: bench
 bench: ## 500 and 2,000 servers beside the floor, on fresh API servers

@@ -1,9 +1,10 @@
 // Flux's controllers, built from source for the test on a local cluster. A module of its own keeps all that they
-// need out of the product's go.mod.
+// need out of the product's go.mod. It is not kept by go mod tidy, which would ask for what their own tests need. To move a
+// version: change it, copy the replacements of the modules' own files, and run here
+//   go list -mod=mod -deps github.com/fluxcd/source-controller github.com/fluxcd/kustomize-controller
 module github.com/mcpwarden/mcp-warden/test/flux/controllers
 
 go 1.26.0
-
 
 require (
 	github.com/fluxcd/kustomize-controller v1.9.6

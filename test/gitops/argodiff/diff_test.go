@@ -35,6 +35,7 @@ import (
 const (
 	root     = "../../.."
 	manager  = "argocd-controller" // the field manager of Argo CD
+	tracking = "argocd.argoproj.io/tracking-id"
 	rounds   = 10
 	patience = 2 * time.Minute
 )
@@ -59,7 +60,9 @@ func noDrift(t *testing.T, serverSide bool) {
 		e.reconcileAgain(t)
 		e.compare(t, fmt.Sprintf("after %d more reconciles of each server", round+1), git)
 	}
+	e.adoptsNothing(t)
 	e.noticesWhatGitChanged(t, git)
+	e.leavesAQuarantineAlone(t, git)
 	e.noticesWhatWasChangedInTheCluster(t, git)
 }
 
@@ -162,7 +165,7 @@ func (e *engine) git(t *testing.T) []*unstructured.Unstructured {
 			annotations = map[string]string{}
 		}
 		gvk := object.GroupVersionKind()
-		annotations["argocd.argoproj.io/tracking-id"] = fmt.Sprintf("mcp:%s/%s:%s/%s", gvk.Group, gvk.Kind, object.GetNamespace(), object.GetName())
+		annotations[tracking] = fmt.Sprintf("mcp:%s/%s:%s/%s", gvk.Group, gvk.Kind, object.GetNamespace(), object.GetName())
 		object.SetAnnotations(annotations)
 	}
 	return out
@@ -325,6 +328,34 @@ func (e *engine) diff(t *testing.T, mode string, object *unstructured.Unstructur
 	return result
 }
 
+// adoptsNothing: what the operator makes does not carry on what Argo CD tells its own objects by, so that it never prunes it.
+func (e *engine) adoptsNothing(t *testing.T) {
+	t.Helper()
+	deployment, err := e.get(t.Context(), deployments, "docs", "agents")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if id := deployment.GetAnnotations()[tracking]; id != "" {
+		t.Errorf("the Deployment has the tracking id %s", id)
+	}
+}
+
+// leavesAQuarantineAlone: git says nothing of desiredState, and whoever cuts a server off by hand must not be overruled.
+func (e *engine) leavesAQuarantineAlone(t *testing.T, git []*unstructured.Unstructured) {
+	t.Helper()
+	e.patch(t, `{"spec":{"desiredState":"Quarantined"}}`)
+	eventually(t, func(ctx context.Context) error { return e.seen(ctx, servers, "docs", "agents") })
+	e.compare(t, "in quarantine by hand", git)
+}
+
+// patch changes a server by hand.
+func (e *engine) patch(t *testing.T, patch string) {
+	t.Helper()
+	if _, err := e.kubectl.PatchResource(t.Context(), e.config, servers, "docs", "agents", types.MergePatchType, []byte(patch)); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // noticesWhatGitChanged shows that the comparison can fail.
 func (e *engine) noticesWhatGitChanged(t *testing.T, git []*unstructured.Unstructured) {
 	t.Helper()
@@ -352,10 +383,7 @@ func (e *engine) noticesWhatGitChanged(t *testing.T, git []*unstructured.Unstruc
 
 func (e *engine) noticesWhatWasChangedInTheCluster(t *testing.T, git []*unstructured.Unstructured) {
 	t.Helper()
-	patch := []byte(`{"spec":{"args":["-http",":8080","-debug"]}}`)
-	if _, err := e.kubectl.PatchResource(t.Context(), e.config, servers, "docs", "agents", types.MergePatchType, patch); err != nil {
-		t.Fatal(err)
-	}
+	e.patch(t, `{"spec":{"args":["-http",":8080","-debug"]}}`)
 	for _, mode := range modes {
 		if !e.diff(t, mode, find(t, git, "MCPServer", "docs")).Modified {
 			t.Errorf("%s: a server was changed by hand: no difference", mode)
