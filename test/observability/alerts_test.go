@@ -3,6 +3,7 @@ package observability
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -139,7 +140,7 @@ func history(t *testing.T, series string) map[string]time.Duration {
 	storage := promqltest.LoadedStorage(t, "load 30s\n"+indent(series))
 	engine := promqltest.NewTestEngine(t, false, 0, promqltest.DefaultMaxSamplesPerQuery)
 	manager := rules.NewManager(&rules.ManagerOptions{
-		QueryFunc: rules.EngineQueryFunc(engine, storage), Appendable: storage, Queryable: storage, Context: context.Background(),
+		QueryFunc: rules.EngineQueryFunc(engine, storage), AppendableV2: storage, Queryable: storage, Context: context.Background(),
 		NotifyFunc: func(context.Context, string, ...*rules.Alert) {}, Logger: silent(), ExternalURL: &url.URL{},
 	})
 	groups, errs := manager.LoadGroups(evaluation, labels.EmptyLabels(), "", nil, false, alertsFile)
@@ -226,8 +227,8 @@ func alertingRules(t *testing.T) []*rules.AlertingRule {
 		t.Fatal(errs)
 	}
 	var out []*rules.AlertingRule
-	for _, group := range groups {
-		out = append(out, group.AlertingRules()...)
+	for _, name := range slices.Sorted(maps.Keys(groups)) {
+		out = append(out, groups[name].AlertingRules()...)
 	}
 	return out
 }
