@@ -59,8 +59,9 @@ generate: ## Write all that is generated: deep copies, apply configurations, CRD
 	$(TOOL) kustomize build config/default | go run ./hack/charts
 
 .PHONY: golden
-golden: ## Write the golden files of plan, status and cli anew, docs/controls.md and docs/metrics.md
+golden: ## Write the golden files of plan, status and cli anew, docs/controls.md, docs/metrics.md, and the tables of fields in docs/
 	go test ./internal/plan ./internal/status ./internal/compliance ./internal/cli -update
+	go test ./test/docs -run '^TestFieldsAreListed$$' -update
 	go -C test/observability test -run TestDocument . -update
 
 .PHONY: lint
