@@ -35,4 +35,4 @@ KUBECONFIG=$(bin/localcluster kubeconfig --path --name "$cluster")
 export KUBECONFIG PATH="$copy/bin:$scratch/path:$PATH" DOCS_SCRATCH=$copy
 DOCS_PAGES=$(IFS=,; echo "$*")
 export DOCS_PAGES
-go test -tags e2e -count=1 -v -timeout 20m -run '^TestCommands$' ./test/docs
+go test -tags e2e -count=1 -v -timeout 20m -parallel 4 -run '^TestCommands$' ./test/docs

@@ -26,47 +26,109 @@ const (
 )
 
 // TestCommands types what the pages say to type, in their order, in a copy of the repository and on the cluster that
-// run.sh prepares, and compares what comes back with what they show. What it changes of a page is in substitutes.
+// run.sh prepares, and compares what comes back with what they show. Pages that bring the operator themselves come
+// first, one after another; then the others, several at a time.
 func TestCommands(t *testing.T) {
 	if os.Getenv("DOCS_SCRATCH") == "" {
 		t.Fatal("run test/docs/run.sh, which prepares the cluster and the copy")
 	}
-	only := os.Getenv("DOCS_PAGES")
-	for _, page := range pages(t) {
-		if only != "" && !slices.Contains(strings.Split(only, ","), page) {
-			continue
+	var shared []*runner
+	for i, page := range wanted(t) {
+		r := &runner{page: page, blocks: blocks(t, page), number: i + 1}
+		switch {
+		case !slices.ContainsFunc(r.blocks, block.runs):
+			for _, b := range r.blocks {
+				r.tellNotRun(t, b)
+			}
+		case strings.Contains(read(t, page), exclusive):
+			r.number = 0
+			t.Run(page, func(t *testing.T) {
+				r.begin(t)
+				r.sh("make -s uninstall")
+				r.run()
+			})
+		default:
+			shared = append(shared, r)
 		}
-		t.Run(page, func(t *testing.T) { newRunner(t, page).run(blocks(t, page)) })
 	}
+	install := exec.CommandContext(t.Context(), "bash", "-c", `kubectl get deployment -n mcp-warden-system mcp-warden || hack/install.sh "$OPERATOR_IMAGE" kubectl`)
+	install.Dir = os.Getenv("DOCS_SCRATCH")
+	if out, err := install.CombinedOutput(); err != nil {
+		t.Fatalf("install the operator: %v\n%s", err, out)
+	}
+	for _, r := range shared {
+		t.Run(r.page, func(t *testing.T) {
+			t.Parallel()
+			r.begin(t)
+			r.run()
+		})
+	}
+}
+
+// wanted are the pages that run.sh was asked to run.
+func wanted(t *testing.T) []string {
+	t.Helper()
+	all := pages(t)
+	only := os.Getenv("DOCS_PAGES")
+	if only == "" {
+		return all
+	}
+	out := strings.Split(only, ",")
+	for _, page := range out {
+		if !slices.Contains(all, page) {
+			t.Fatalf("%s is no page: %v", page, all)
+		}
+	}
+	return out
 }
 
 // exclusive on a page says that it brings the operator itself, so that none may be there when it begins.
 const exclusive = "<!-- begins without the operator -->"
 
-// runner of one page.
+// runner of one page. Namespaces and policies of pages that run at the same time have its number behind their names;
+// 0 is for none.
 type runner struct {
 	t           *testing.T
 	page        string
+	blocks      []block
+	number      int
 	dir         string
 	environment string
 }
 
-func newRunner(t *testing.T, page string) *runner {
-	return &runner{t: t, page: page, dir: os.Getenv("DOCS_SCRATCH"), environment: filepath.Join(t.TempDir(), "environment")}
+// begin gives the page a copy of the repository of its own.
+func (r *runner) begin(t *testing.T) {
+	r.t = t
+	r.dir = t.TempDir()
+	r.environment = filepath.Join(t.TempDir(), "environment")
+	r.sh(`git clone -q "$DOCS_SCRATCH" . && mkdir bin && ln -s "$DOCS_SCRATCH"/bin/* bin/`)
+	samples, err := exec.CommandContext(t.Context(), "git", "-C", r.dir, "ls-files", "--", "config/samples", "docs/examples").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, sample := range strings.Fields(string(samples)) {
+		path := filepath.Join(r.dir, filepath.FromSlash(sample))
+		raw, err := os.ReadFile(path)
+		if err == nil {
+			err = os.WriteFile(path, []byte(r.substituted(string(raw))), 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
-func (r *runner) run(blocks []block) {
-	if !slices.ContainsFunc(blocks, func(b block) bool { return b.runs() }) {
-		return
-	}
+// cleanUp takes away what a page left. Nothing of it is waited for where nobody else uses the names.
+const cleanUp = `
+kubectl delete mcppolicies --ignore-not-found production staging hosts >/dev/null 2>&1 || true
+for namespace in agents databases staging production; do
+  kubectl delete pods --all -n $namespace --grace-period=1 --wait=false >/dev/null 2>&1 || true
+  kubectl delete namespace --ignore-not-found $namespace --wait=`
+
+func (r *runner) run() {
 	began := time.Now()
-	r.sh("git clean -qfd . && git checkout -q .") // what another page made; bin/ is ignored and stays
-	if strings.Contains(read(r.t, r.page), exclusive) {
-		r.sh("make -s uninstall")
-		defer r.sh(`kubectl get deployment -n mcp-warden-system mcp-warden >/dev/null 2>&1 || hack/install.sh "$OPERATOR_IMAGE" kubectl`)
-	}
-	defer r.sh(cleanUp)
-	for _, b := range blocks {
+	defer r.sh(cleanUp + fmt.Sprint(r.number == 0) + "\ndone")
+	for _, b := range r.blocks {
 		if r.t.Failed() {
 			r.t.Logf("%s and what follows was not run", b)
 			break
@@ -74,6 +136,12 @@ func (r *runner) run(blocks []block) {
 		r.block(b)
 	}
 	r.t.Logf("%s took %s", r.page, time.Since(began).Round(time.Second))
+}
+
+func (*runner) tellNotRun(t *testing.T, b block) {
+	if b.notRun != "" {
+		t.Logf("%s is not run: %s", b, b.notRun)
+	}
 }
 
 // runs says whether a block is more than something to read.
@@ -87,7 +155,7 @@ func (r *runner) block(b block) {
 	}
 	switch {
 	case b.notRun != "":
-		r.t.Logf("%s is not run: %s", b, b.notRun)
+		r.tellNotRun(r.t, b)
 	case b.language == "yaml":
 		r.file(b)
 	case b.language == "sh":
@@ -116,7 +184,7 @@ func (r *runner) file(b block) {
 	for _, document := range strings.Split(b.text, "\n---\n") {
 		documents = append(documents, r.localImages(document))
 	}
-	path := filepath.Join(r.dir, filepath.FromSlash(name[1]))
+	path := filepath.Join(r.dir, filepath.FromSlash(r.substituted(name[1])))
 	err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(r.substituted(strings.Join(documents, "---\n"))), 0o600))
 	if err != nil {
 		r.t.Fatal(err)
@@ -172,29 +240,32 @@ func standIn(container map[string]any) {
 	container["image"] = os.Getenv("TESTBED_IMAGE")
 }
 
-// cleanUp takes away what a page left, so that the next one begins as a reader does. Nothing of it is waited for
-// longer than a kubelet takes.
-const cleanUp = `
-kubectl delete mcppolicies --all --ignore-not-found >/dev/null 2>&1 || true
-for namespace in agents tools databases staging production; do
-  kubectl delete mcpservers,deployments,statefulsets --all -n $namespace --wait=false >/dev/null 2>&1 || true
-  kubectl delete pods --all -n $namespace --grace-period=1 --wait=false >/dev/null 2>&1 || true
-done
-kubectl delete namespace --ignore-not-found agents tools databases staging production --timeout=120s`
+// names that pages give to namespaces and policies. Pages that run at the same time must not have the same ones.
+const names = `\b(agents|databases|staging|production)\b`
 
-// substituted is what is typed instead of what a page says: here there are other registries, hosts and namespaces.
+var (
+	name     = regexp.MustCompile(names)
+	numbered = regexp.MustCompile(names + `-[0-9]+\b`)
+)
+
+// substituted is what is typed instead of what a page says: here there are other registries, hosts and names.
 func (r *runner) substituted(text string) string {
-	return strings.NewReplacer(
-		"hack/images.sh --push-to registry.example/mcp-warden", "grep -h _IMAGE= bin/images.env",
+	text = strings.NewReplacer(
+		"hack/images.sh --push-to registry.example/mcp-warden", "cat bin/images.env",
 		"registry.example/mcp-warden:dev", os.Getenv("OPERATOR_IMAGE"),
 		"api.example.com", "api.example.test",
 		"evil.example.com", "evil.test",
 	).Replace(text)
+	if r.number == 0 {
+		return text
+	}
+	return name.ReplaceAllString(text, fmt.Sprintf("${1}-%d", r.number))
 }
 
 // named brings what the cluster says back to the names of the page.
-func (r *runner) named(text string) string {
-	return strings.NewReplacer("api.example.test", "api.example.com", "evil.test", "evil.example.com").Replace(text)
+func (*runner) named(text string) string {
+	text = strings.NewReplacer("api.example.test", "api.example.com", "evil.test", "evil.example.com").Replace(text)
+	return numbered.ReplaceAllString(text, "$1")
 }
 
 // sh runs what no reader types.
@@ -212,29 +283,12 @@ func (r *runner) command(script string) (string, error) {
 	whole := fmt.Sprintf("set -euo pipefail; [ ! -f %[1]s ] || . %[1]s; trap 'export -p >%[1]s' EXIT\n%[2]s", r.environment, r.substituted(script))
 	cmd := exec.CommandContext(ctx, "bash", "-c", whole)
 	cmd.Dir = r.dir
+	cmd.Env = append(os.Environ(), "NAMESPACE="+r.substituted("agents"))
 	cmd.WaitDelay = 10 * time.Second
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	err := cmd.Run()
 	return r.named(out.String()), err
-}
-
-// session is a command at a prompt, and what a page says that it answers.
-type session struct{ command, answer string }
-
-func sessions(text string) []session {
-	var out []session
-	for _, line := range strings.Split(strings.TrimSuffix(text, "\n"), "\n") {
-		switch command, found := strings.CutPrefix(line, "$ "); {
-		case found:
-			out = append(out, session{command: command})
-		case len(out) > 0 && out[len(out)-1].answer == "" && strings.HasSuffix(out[len(out)-1].command, "\\"):
-			out[len(out)-1].command += "\n" + line
-		case len(out) > 0:
-			out[len(out)-1].answer += line + "\n"
-		}
-	}
-	return out
 }
 
 // looks matches what only looks, and may be asked again: what a page shows there need not be so at once.
@@ -257,32 +311,4 @@ func (r *runner) session(b block, s session) {
 		}
 		time.Sleep(time.Second)
 	}
-}
-
-var (
-	volatile = regexp.MustCompile(`sha256:[0-9a-f.]+|\b[0-9a-f]{8,}\b|\b[0-9]+(\.[0-9]+)*(ms|[smhd])?([0-9]+[smh])?\b`)
-	space    = regexp.MustCompile(`\s+`)
-)
-
-// shape of a line: numbers, ages and digests are of any value, and columns of any width.
-func shape(line string) string {
-	return strings.TrimSpace(space.ReplaceAllString(volatile.ReplaceAllString(line, "#"), " "))
-}
-
-// matches says whether an answer has the shape of what is shown. Three dots stand for anything, over lines too.
-func matches(shown, answer string) bool {
-	var pattern strings.Builder
-	for _, line := range strings.Split(strings.TrimSpace(shown), "\n") {
-		parts := strings.Split(line, "...")
-		for i, part := range parts {
-			parts[i] = regexp.QuoteMeta(shape(part))
-		}
-		pattern.WriteString(strings.Join(parts, `(?s:.*)`) + `\n`)
-	}
-	var lines []string
-	for _, line := range strings.Split(strings.TrimSpace(answer), "\n") {
-		lines = append(lines, shape(line))
-	}
-	whole := strings.ReplaceAll(pattern.String(), `\n(?s:.*)\n`, `\n(?s:.*)`) // dots on a line of their own: no line will do, too
-	return regexp.MustCompile(`^` + strings.ReplaceAll(whole, `#(?s:.*)`, `#?(?s:.*)`) + `$`).MatchString(strings.Join(lines, "\n") + "\n")
 }
