@@ -19,8 +19,10 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// commandTimeout bounds a block, and patience how long what only looks may take to see what the page shows.
+// commandTimeout bounds a block, and patience how long what only looks may take to see what the page shows. What
+// takes longer than slow is told of.
 const (
+	slow           = 5 * time.Second
 	commandTimeout = 4 * time.Minute
 	patience       = 90 * time.Second
 )
@@ -162,7 +164,7 @@ func (r *runner) block(b block) {
 		began := time.Now()
 		if out, err := r.command(b.text); err != nil {
 			r.t.Errorf("%s: %v\n%s\n%s", b, err, b.text, out)
-		} else if took := time.Since(began); took > 5*time.Second {
+		} else if took := time.Since(began); took > slow {
 			r.t.Logf("%s took %s", b, took.Round(time.Second))
 		}
 	case b.language == "console":
@@ -250,9 +252,11 @@ var (
 
 // substituted is what is typed instead of what a page says: here there are other registries, hosts and names.
 func (r *runner) substituted(text string) string {
+	repository, _, _ := strings.Cut(os.Getenv("OPERATOR_IMAGE"), "@")
 	text = strings.NewReplacer(
 		"hack/images.sh --push-to registry.example/mcp-warden", "cat bin/images.env",
 		"registry.example/mcp-warden:dev", os.Getenv("OPERATOR_IMAGE"),
+		"image.repository=registry.example/mcp-warden", "image.repository="+repository,
 		"api.example.com", "api.example.test",
 		"evil.example.com", "evil.test",
 	).Replace(text)
@@ -271,8 +275,13 @@ func (*runner) named(text string) string {
 // sh runs what no reader types.
 func (r *runner) sh(script string) {
 	r.t.Helper()
+	began := time.Now()
 	if out, err := r.command(script); err != nil {
 		r.t.Fatalf("%s: %v\n%s\n%s", r.page, err, script, out)
+	}
+	if took := time.Since(began); took > slow {
+		first, _, _ := strings.Cut(strings.TrimSpace(script), "\n")
+		r.t.Logf("%s took %s", first, took.Round(time.Second))
 	}
 }
 
