@@ -48,6 +48,10 @@ echo "-- where NetworkPolicies are enforced; skipped here, and run by themselves
 agent=$(bin/localcluster status --name "$cluster" | awk '$1 == "cilium-agent" { print $3 }')
 E2E_CILIUM="nsenter --target $agent --mount -- $(bin/localcluster build cilium)/cilium-dbg" run ${1:--skip=^TestHelm$} "${@:2}"
 [ $# = 0 ] || exit 0
+echo "-- what the documentation says to type"
+HELM=bin/helm3/helm test/docs/run.sh "$cluster"
+echo "-- Flux syncs a repository of servers"
+test/flux/run.sh "$cluster"
 echo "-- Helm 3 and Helm 4 install, upgrade, roll back and uninstall the operator, under fifty servers"
 run -v -run '^TestHelm$'
 [ -n "${KEEP:-}" ] || bin/localcluster down --name "$cluster"

@@ -24,6 +24,8 @@ to everybody. An answer is kept for a minute, a refusal for ten seconds.
 With kustomize, add the component ` + "`config/metrics`" + ` to an overlay over ` + "`config/default`" + `:
 
 ` + "```yaml" + `
+apiVersion: kustomize.config.k8s.io/v1beta1
+kind: Kustomization
 resources: [https://github.com/mcpwarden/mcp-warden//config/default]
 components: [https://github.com/mcpwarden/mcp-warden//config/metrics]
 ` + "```" + `
@@ -31,9 +33,10 @@ components: [https://github.com/mcpwarden/mcp-warden//config/metrics]
 It brings the flag (port 8443), the Service ` + "`mcp-warden-metrics`" + `, a NetworkPolicy that lets in pods of namespaces with the label ` + "`mcpwarden.io/scrapes-metrics: \"true\"`" + `, the two rights that the
 operator needs to ask (` + "`mcp-warden-metrics-auth`" + `: create tokenreviews and subjectaccessreviews) and a ClusterRole for the scraper. An install without metrics has none of them. Then let the scraper in:
 
+<!-- not run: monitoring and prometheus stand for a namespace and an account of yours -->
 ` + "```sh" + `
-kubectl label namespace MONITORING mcpwarden.io/scrapes-metrics=true
-kubectl create clusterrolebinding mcp-warden-metrics-reader --clusterrole=mcp-warden-metrics-reader --serviceaccount=MONITORING:PROMETHEUS
+kubectl label namespace monitoring mcpwarden.io/scrapes-metrics=true
+kubectl create clusterrolebinding mcp-warden-metrics-reader --clusterrole=mcp-warden-metrics-reader --serviceaccount=monitoring:prometheus
 ` + "```" + `
 
 A scrape configuration must keep the labels that the operator sets (` + "`honor_labels`" + `; of a ServiceMonitor ` + "`honorLabels`" + `), because ` + "`namespace`" + ` is that of the servers, and must name the job
