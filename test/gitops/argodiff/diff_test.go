@@ -85,19 +85,24 @@ func start(t *testing.T) *engine {
 	}
 	config.QPS = -1
 	e.config = config
-	operations, cleanup, err := e.kubectl.ManageResources(config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(cleanup)
-	e.operations = operations
-	dryRuns, cleanup, err := e.kubectl.ManageServerSideDiffDryRuns(config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(cleanup)
-	e.dryRuns = diff.NewK8sServerSideDryRunner(dryRuns)
+	e.discover(t)
 	return e
+}
+
+// discover finds out anew which kinds are served, as Argo CD does with each sync.
+func (e *engine) discover(t *testing.T) {
+	t.Helper()
+	operations, cleanup, err := e.kubectl.ManageResources(e.config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(cleanup)
+	dryRuns, cleanup, err := e.kubectl.ManageServerSideDiffDryRuns(e.config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(cleanup)
+	e.operations, e.dryRuns = operations, diff.NewK8sServerSideDryRunner(dryRuns)
 }
 
 // controlPlane starts an API server for this test; the path of its kubeconfig.
@@ -207,6 +212,9 @@ func (e *engine) apply(t *testing.T, object *unstructured.Unstructured, serverSi
 	t.Helper()
 	eventually(t, func(ctx context.Context) error {
 		_, err := e.operations.ApplyResource(ctx, object.DeepCopy(), cmdutil.DryRunNone, false, true, serverSide, manager)
+		if err != nil {
+			e.discover(t)
+		}
 		return err
 	})
 }
