@@ -117,9 +117,9 @@ func TestFluxSyncsTheExample(t *testing.T) {
 	step(t, "a changed spec is rolled out", func(t *testing.T) {
 		c.edit(t, "servers/base/docs.yaml", "  network:\n", "  env:\n  - {name: LOG_LEVEL, value: debug}\n  network:\n")
 		revision := c.push(t, "docs logs more")
-		c.waitRevision(t, "mcp-servers", revision)
+		c.waitRevision(t, revision)
 		deployment := &appsv1.Deployment{}
-		c.get(t, "docs", deployment)
+		c.docs(t, deployment)
 		if !strings.Contains(fmt.Sprint(deployment.Spec.Template.Spec.Containers), "LOG_LEVEL") {
 			t.Error("the Deployment has no LOG_LEVEL")
 		}
@@ -130,14 +130,14 @@ func TestFluxSyncsTheExample(t *testing.T) {
 
 	step(t, "drift of the spec is put back", func(t *testing.T) {
 		server := &v1alpha1.MCPServer{}
-		c.get(t, "docs", server)
+		c.docs(t, server)
 		base := server.DeepCopy()
 		server.Spec.DesiredState, server.Spec.Env[0].Value = v1alpha1.StateQuarantined, new("trace")
 		if err := c.Patch(t.Context(), server, client.MergeFrom(base)); err != nil {
 			t.Fatal(err)
 		}
 		c.sync(t, "mcp-servers")
-		c.get(t, "docs", server)
+		c.docs(t, server)
 		if got := *server.Spec.Env[0].Value; got != "debug" {
 			t.Errorf("LOG_LEVEL is %q after a sync, want what git says", got)
 		}
@@ -154,14 +154,14 @@ func TestFluxSyncsTheExample(t *testing.T) {
 
 	step(t, "quarantine from git, and release", func(t *testing.T) {
 		c.edit(t, "servers/base/docs.yaml", "spec:\n", "spec:\n  desiredState: Quarantined\n")
-		c.waitRevision(t, "mcp-servers", c.push(t, "docs into quarantine"))
+		c.waitRevision(t, c.push(t, "docs into quarantine"))
 		server := &v1alpha1.MCPServer{}
-		c.get(t, "docs", server)
+		c.docs(t, server)
 		if err := hasCondition(server, v1alpha1.ConditionReady, metav1.ConditionTrue, v1alpha1.ReasonQuarantined); err != nil {
 			t.Error(err)
 		}
 		c.edit(t, "servers/base/docs.yaml", "desiredState: Quarantined", "desiredState: Running")
-		c.waitRevision(t, "mcp-servers", c.push(t, "docs runs again"))
+		c.waitRevision(t, c.push(t, "docs runs again"))
 		if err := c.serving(t.Context(), "docs"); err != nil {
 			t.Error(err)
 		}
@@ -172,7 +172,7 @@ func TestFluxSyncsTheExample(t *testing.T) {
 		c.push(t, "docs preloads")
 		c.waitFailed(t, "mcp-servers", "LD_PRELOAD")
 		c.revert(t)
-		c.waitRevision(t, "mcp-servers", c.push(t, "revert"))
+		c.waitRevision(t, c.push(t, "revert"))
 	})
 
 	step(t, "a server that is stalled fails the sync", func(t *testing.T) {
@@ -203,7 +203,7 @@ func TestFluxSyncsTheExample(t *testing.T) {
 			t.Fatal(err)
 		}
 		c.edit(t, "servers/production/kustomization.yaml", "- taken.yaml\n", "")
-		c.waitRevision(t, "mcp-servers", c.push(t, "no such server any more"))
+		c.waitRevision(t, c.push(t, "no such server any more"))
 		if err := c.Get(t.Context(), key("taken"), &v1alpha1.MCPServer{}); !apierrors.IsNotFound(err) {
 			t.Errorf("the MCPServer is still there: %v", err)
 		}
@@ -302,9 +302,9 @@ func (c *cluster) repository(t *testing.T) {
 		t.Fatal(err)
 	}
 	bare := filepath.Join(root, "served", "mcp-servers.git")
-	run(t, "", "git", "init", "-q", "--bare", "-b", "main", bare)
-	run(t, c.repo, "git", "init", "-q", "-b", "main")
-	run(t, c.repo, "git", "remote", "add", "origin", bare)
+	git(t, "", "init", "-q", "--bare", "-b", "main", bare)
+	git(t, c.repo, "init", "-q", "-b", "main")
+	git(t, c.repo, "remote", "add", "origin", bare)
 	c.commit(t, "the example")
 }
 
@@ -412,16 +412,16 @@ func (c *cluster) edit(t *testing.T, path, old, replacement string) {
 // commit commits all and pushes it; the new revision, as Flux names it.
 func (c *cluster) commit(t *testing.T, message string) string {
 	t.Helper()
-	run(t, c.repo, "git", "add", "-A")
-	run(t, c.repo, "git", "-c", "user.name=test", "-c", "user.email=test@example.test", "commit", "-q", "-m", message)
-	run(t, c.repo, "git", "push", "-q", "origin", "main")
-	return "main@sha1:" + run(t, c.repo, "git", "rev-parse", "HEAD")
+	git(t, c.repo, "add", "-A")
+	git(t, c.repo, "-c", "user.name=test", "-c", "user.email=test@example.test", "commit", "-q", "-m", message)
+	git(t, c.repo, "push", "-q", "origin", "main")
+	return "main@sha1:" + git(t, c.repo, "rev-parse", "HEAD")
 }
 
 // revert takes the last commit back in the work tree.
 func (c *cluster) revert(t *testing.T) {
 	t.Helper()
-	run(t, c.repo, "git", "checkout", "-q", "HEAD~1", "--", ".")
+	git(t, c.repo, "checkout", "-q", "HEAD~1", "--", ".")
 }
 
 // push commits all and tells Flux, as a webhook of the forge would.
@@ -503,8 +503,10 @@ func (c *cluster) waitReady(t *testing.T, name string) {
 	})
 }
 
-func (c *cluster) waitRevision(t *testing.T, name, revision string) {
+// waitRevision waits until the servers are synced to a revision, and ready.
+func (c *cluster) waitRevision(t *testing.T, revision string) {
 	t.Helper()
+	const name = "mcp-servers"
 	c.eventually(t, func(ctx context.Context) error {
 		u, err := c.kustomization(ctx, name)
 		if err != nil {
@@ -610,9 +612,10 @@ func (c *cluster) log(t *testing.T, since metav1.Time) string {
 	return string(raw)
 }
 
-func (c *cluster) get(t *testing.T, name string, into client.Object) {
+// docs reads the server docs, or an object of its name.
+func (c *cluster) docs(t *testing.T, into client.Object) {
 	t.Helper()
-	if err := c.Get(t.Context(), key(name), into); err != nil {
+	if err := c.Get(t.Context(), key("docs"), into); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -675,13 +678,13 @@ func set(t *testing.T, u *unstructured.Unstructured, value string, path ...strin
 	}
 }
 
-func run(t *testing.T, dir, name string, args ...string) string {
+func git(t *testing.T, dir string, args ...string) string {
 	t.Helper()
-	cmd := exec.Command(name, args...)
+	cmd := exec.Command("git", args...)
 	cmd.Dir = dir
 	out, err := cmd.CombinedOutput()
 	if err != nil {
-		t.Fatalf("%s %v: %v\n%s", name, args, err, out)
+		t.Fatalf("git %v: %v\n%s", args, err, out)
 	}
 	return strings.TrimSpace(string(out))
 }
