@@ -146,7 +146,7 @@ var (
 	fenced  = regexp.MustCompile("(?sm)^ *```.*?^ *```$")
 	heading = regexp.MustCompile(`(?m)^#+ (.*)$`)
 	named   = regexp.MustCompile(`<a (?:id|name)="([^"]*)"`)
-	markup  = regexp.MustCompile("[^\\pL\\pN _-]")
+	markup  = regexp.MustCompile(`[^\pL\pN _-]`)
 )
 
 func withoutBlocks(text string) string { return fenced.ReplaceAllString(text, "") }
