@@ -8,7 +8,9 @@ COPY api api
 COPY cmd cmd
 COPY controllers controllers
 COPY internal internal
-RUN CGO_ENABLED=0 go build -trimpath -ldflags="-s -w" -o /out/ ./cmd/manager ./cmd/egress-proxy ./cmd/probe ./cmd/gateway
+COPY hack/build.sh hack/build.sh
+ARG VERSION=dev
+RUN VERSION=$VERSION hack/build.sh /out/ ./cmd/manager ./cmd/egress-proxy ./cmd/probe ./cmd/gateway
 
 FROM scratch
 COPY --from=build /out/ /

@@ -73,12 +73,12 @@ verify: ## Fail if anything generated is not up to date, or anything does not li
 	hack/verify.sh
 
 .PHONY: build
-build: ## Build the operator and its components into bin/
-	CGO_ENABLED=0 go build -trimpath -ldflags="-s -w" -o bin/ ./cmd/...
+build: ## Build the operator and its components into bin/ (VERSION=v0.1.0 stamps them)
+	VERSION=$(VERSION) hack/build.sh bin/ ./cmd/...
 
 .PHONY: image
 image: ## Build the operator's image with a container engine (IMG=name:tag)
-	$${CONTAINER_TOOL:-docker} build -t $${IMG:-mcp-warden:dev} .
+	$${CONTAINER_TOOL:-docker} build --build-arg VERSION=$${VERSION:-dev} -t $${IMG:-mcp-warden:dev} .
 
 .PHONY: install
 install: ## Install the operator (IMG=reference; NAMESPACES=a,b limits it) into the cluster of the current kubectl context

@@ -13,8 +13,8 @@ out=$PWD/bin/images
 # Images are for Linux, whatever this machine is.
 export CGO_ENABLED=0 GOOS=linux
 components=(manager egress-proxy probe gateway) # as in the Dockerfile
-mkdir -p "$out/components"
-go build -trimpath -ldflags="-s -w" -o "$out/components/" "${components[@]/#/./cmd/}"
+mkdir -p "$out/components" "$out/components-next"
+hack/build.sh "$out/components/" "${components[@]/#/./cmd/}"
 go -C test/images build -trimpath -ldflags="-s -w" -o "$out/" ./mcpclient ./toolbox \
   github.com/modelcontextprotocol/go-sdk/conformance/everything-server
 
@@ -23,12 +23,15 @@ load() { # VARIABLE, then what localcluster load takes
   shift
   echo "$variable=$(bin/localcluster load "${target[@]}" --user 65532:65532 "$@")"
 }
-files=()
-for c in "${components[@]}"; do files+=(--file "$out/components/$c=/$c:0755"); done
-load OPERATOR_IMAGE mcp-warden:dev --entrypoint /manager "${files[@]}"
-# Another image of the operator, to upgrade to.
-: >"$out/next"
-load OPERATOR_IMAGE_NEXT mcp-warden:next --entrypoint /manager "${files[@]}" --file "$out/next=/next:0444"
+load_operator() { # VARIABLE TAG FOLDER
+  local files=()
+  for c in "${components[@]}"; do files+=(--file "$3/$c=/$c:0755"); done
+  load "$1" "mcp-warden:$2" --entrypoint /manager "${files[@]}"
+}
+load_operator OPERATOR_IMAGE dev "$out/components"
+# Another build of the operator, to upgrade to: of another version, which costs no more than linking it.
+VERSION=next hack/build.sh "$out/components-next/" "${components[@]/#/./cmd/}"
+load_operator OPERATOR_IMAGE_NEXT next "$out/components-next"
 load SERVER_IMAGE everything-server:v1.8.0 --entrypoint /everything-server --file "$out/everything-server=/everything-server:0755"
 load CLIENT_IMAGE mcpclient:dev --entrypoint /mcpclient --file "$out/mcpclient=/mcpclient:0755"
 # The server with tools beside it, so that tests can act inside its pod, and a file that only a

@@ -20,9 +20,13 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/mcpwarden/mcp-warden/internal/egressproxy"
+	"github.com/mcpwarden/mcp-warden/internal/version"
 )
 
 func main() {
+	if version.Asked("egress-proxy", os.Args[1:], os.Stdout) {
+		return
+	}
 	log := slog.New(slog.NewJSONHandler(os.Stdout, nil))
 	if err := run(log); err != nil {
 		log.Error("The egress proxy stopped", "error", err)

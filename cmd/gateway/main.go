@@ -27,9 +27,13 @@ import (
 	"github.com/mcpwarden/mcp-warden/internal/gateway/inventory"
 	"github.com/mcpwarden/mcp-warden/internal/gateway/stdio"
 	"github.com/mcpwarden/mcp-warden/internal/gateway/upstream"
+	"github.com/mcpwarden/mcp-warden/internal/version"
 )
 
 func main() {
+	if version.Asked("gateway", os.Args[1:], os.Stdout) {
+		return
+	}
 	log := slog.New(slog.NewJSONHandler(os.Stdout, nil))
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := run(ctx, os.Args[1:], log)

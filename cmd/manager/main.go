@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime"
 	"runtime/debug"
 	"strings"
 
@@ -22,9 +23,13 @@ import (
 
 	"github.com/mcpwarden/mcp-warden/controllers"
 	"github.com/mcpwarden/mcp-warden/internal/scope"
+	"github.com/mcpwarden/mcp-warden/internal/version"
 )
 
 func main() {
+	if version.Asked("manager", os.Args[1:], os.Stdout) {
+		return
+	}
 	if err := run(); err != nil {
 		ctrl.Log.Error(err, "The operator stopped")
 		os.Exit(1)
@@ -55,6 +60,7 @@ func run() error {
 	logger := zap.New(zap.UseFlagOptions(&logOptions))
 	ctrl.SetLogger(logger)
 	slog.SetDefault(slog.New(logr.ToSlogHandler(logger))) // what the standard library says is JSON, too
+	logger.Info("The operator starts", "version", version.Version, "goversion", runtime.Version())
 	if err := checkVerbosity(logger); err != nil {
 		return fmt.Errorf("--zap-log-level: %w", err)
 	}
@@ -107,6 +113,9 @@ func run() error {
 	})
 	if err != nil {
 		return err
+	}
+	if err := metrics.Registry.Register(newBuildInfo()); err != nil {
+		return fmt.Errorf("register metrics: %w", err)
 	}
 	if err := mgr.AddHealthzCheck("ping", healthz.Ping); err != nil {
 		return fmt.Errorf("add health check: %w", err)

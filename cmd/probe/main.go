@@ -15,12 +15,16 @@ import (
 
 	"github.com/mcpwarden/mcp-warden/internal/probe"
 	"github.com/mcpwarden/mcp-warden/internal/probe/agent"
+	"github.com/mcpwarden/mcp-warden/internal/version"
 )
 
 // terminationLog is where the kubelet takes a container's last words from.
 const terminationLog = "/dev/termination-log"
 
 func main() {
+	if version.Asked("probe", os.Args[1:], os.Stdout) {
+		return
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	code := run(ctx, os.Args[1:])
 	stop()

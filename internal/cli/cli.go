@@ -9,6 +9,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
+
+	"github.com/mcpwarden/mcp-warden/internal/version"
 )
 
 // Exit codes.
@@ -53,6 +55,7 @@ func newRoot(streams Streams) *cobra.Command {
 
 Exit codes: 0 nothing is wrong, 1 something is, 2 the command line is wrong or what it names cannot be read.`,
 		Annotations:   map[string]string{cobra.CommandDisplayNameAnnotation: "kubectl warden"},
+		Version:       version.String(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}

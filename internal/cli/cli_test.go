@@ -36,6 +36,7 @@ func TestUsage(t *testing.T) {
 	}{
 		{"--help", exitOK, "kubectl warden [command]"},
 		{"explain --help", exitOK, "kubectl warden explain NET-03"},
+		{"--version", exitOK, "kubectl warden version dev go1."},
 		{"completion bash", exitOK, "bash completion"},
 		{"nonsense", exitUsage, `unknown command "nonsense"`},
 		{"explain --nonsense", exitUsage, "unknown flag"},

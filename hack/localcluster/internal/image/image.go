@@ -4,6 +4,8 @@ package image
 import (
 	"archive/tar"
 	"bytes"
+	"cmp"
+	"compress/gzip"
 	"context"
 	"fmt"
 	"io"
@@ -36,6 +38,11 @@ type Spec struct {
 	User       string
 	Env        []string
 	Workdir    string
+	// Architecture is that of this machine if left out.
+	Architecture string
+	Labels       map[string]string
+	// Compress is for an image that leaves the machine.
+	Compress bool
 }
 
 // File is one file of an image.
@@ -84,9 +91,16 @@ func Build(spec Spec) (v1.Image, error) {
 	if err != nil {
 		return nil, err
 	}
-	// A layer that is not compressed costs nothing to make, and it never leaves
-	// the machine.
+	// A layer that is not compressed costs nothing to make.
 	layer := static.NewLayer(content, types.OCIUncompressedLayer)
+	if spec.Compress {
+		layer, err = tarball.LayerFromOpener(
+			func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(content)), nil },
+			tarball.WithMediaType(types.OCILayer), tarball.WithCompressionLevel(gzip.BestCompression))
+		if err != nil {
+			return nil, err
+		}
+	}
 	base := mutate.MediaType(mutate.ConfigMediaType(empty.Image, types.OCIConfigJSON), types.OCIManifestSchema1)
 	img, err := mutate.AppendLayers(base, layer)
 	if err != nil {
@@ -97,11 +111,12 @@ func Build(spec Spec) (v1.Image, error) {
 		return nil, err
 	}
 	cfg = cfg.DeepCopy()
-	cfg.OS, cfg.Architecture = "linux", runtime.GOARCH
+	cfg.OS, cfg.Architecture = "linux", cmp.Or(spec.Architecture, runtime.GOARCH)
 	cfg.Config.Entrypoint = spec.Entrypoint
 	cfg.Config.User = spec.User
 	cfg.Config.Env = slices.Concat([]string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}, spec.Env)
 	cfg.Config.WorkingDir = spec.Workdir
+	cfg.Config.Labels = spec.Labels
 	return mutate.ConfigFile(img, cfg)
 }
 
