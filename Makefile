@@ -4,7 +4,7 @@ SHELL := /usr/bin/env bash -o pipefail
 
 # The tools are pinned in hack/tools/go.mod; go caches what it builds of them.
 TOOL = go tool -modfile=hack/tools/go.mod
-MODULES = . hack/localcluster test/images test/judges test/credentials test/gateway test/observability test/gitops
+MODULES = . hack/localcluster hack/release test/images test/judges test/credentials test/gateway test/observability test/gitops
 
 .PHONY: help
 help: ## List the targets
@@ -79,6 +79,26 @@ build: ## Build the operator and its components into bin/ (VERSION=v0.1.0 stamps
 .PHONY: image
 image: ## Build the operator's image with a container engine (IMG=name:tag)
 	$${CONTAINER_TOOL:-docker} build --build-arg VERSION=$${VERSION:-dev} -t $${IMG:-mcp-warden:dev} .
+
+.PHONY: image-push
+image-push: ## Build the operator's image for amd64 and arm64 with no container engine, push it, print it by digest (IMG=host/name:tag, VERSION=)
+	@hack/image.sh --push $(IMG)
+
+.PHONY: image-tarball
+image-tarball: ## The same, as an OCI layout in dist/ (IMG=host/name:tag, VERSION=)
+	@hack/image.sh --tarball dist/image.tar $(IMG)
+
+.PHONY: dist
+dist: ## Write what a release consists of into dist/ (IMG=the image, by digest best of all; VERSION=)
+	@hack/dist.sh
+
+.PHONY: reproducible
+reproducible: ## Make a release twice, in two folders; fail where a byte differs
+	hack/reproducible.sh
+
+.PHONY: vuln
+vuln: ## Look for known vulnerabilities in what is linked; needs the Go vulnerability database (GOVULNDB=)
+	hack/vuln.sh
 
 .PHONY: install
 install: ## Install the operator (IMG=reference; NAMESPACES=a,b limits it) into the cluster of the current kubectl context
