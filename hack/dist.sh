@@ -34,8 +34,8 @@ done
 go -C hack/release run ./notices >dist/THIRD_PARTY_NOTICES
 hack/image.sh --binaries "$work/image"
 
-# A bill of materials of each binary. How the tool is built shows in them.
-GOFLAGS='' CGO_ENABLED=0 go -C hack/release build -trimpath -buildvcs=false -o "$work/" github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod ./sbom
+# A bill of materials of each binary.
+CGO_ENABLED=0 go -C hack/release build -o "$work/" github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod ./sbom
 for binary in "$work"/image/*/* dist/kubectl-warden-*; do
   [[ $binary == dist/* ]] && of=${binary#dist/} || of=$(basename "$binary")-linux-$(basename "$(dirname "$binary")")
   "$work/sbom" "$work/cyclonedx-gomod" "$VERSION" "$binary" "dist/$of.cdx.json"
