@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Fails if what is generated is not what `make generate` writes, if a go.mod is not tidy, or if
-# anything does not lint.
+# Fails if what is generated is not what `make generate` writes, if a go.mod is not tidy, if something is linked under a
+# licence that we do not ship under, or if anything does not lint.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 modules="$(find . -name go.mod -not -path './hack/localcluster/modules/*' -not -path './test/flux/controllers/*' -exec dirname {} \;)"
@@ -16,4 +16,5 @@ diff "$before/gitleaks/rules.go" internal/credentials/gitleaks/rules.go || { ech
 for m in $modules; do
   go -C "$m" mod tidy -diff || { echo "verify: run go mod tidy in $m"; exit 1; }
 done
+go -C hack/release run ./notices >/dev/null || { echo "verify: a module is linked that has no licence under which we ship"; exit 1; }
 make --no-print-directory lint
