@@ -96,7 +96,7 @@ type Options struct {
 	// nil: by HTTP, past no proxy.
 	ToolsInterval  time.Duration
 	ToolsTransport http.RoundTripper
-	// Metrics gets the metrics of what the statuses say; nil: nobody does.
+	// Metrics gets the metrics of what the statuses say, and of the build; nil: nobody does.
 	Metrics prometheus.Registerer
 	// OwnerAge is how old what is known of the objects that fill Secrets may get; 5 min if zero.
 	OwnerAge time.Duration
@@ -149,7 +149,7 @@ func NewManager(config *rest.Config, opts Options) (ctrl.Manager, error) {
 	}
 	told := newStatusMetrics(mgr.GetClient())
 	if opts.Metrics != nil {
-		if err := opts.Metrics.Register(told); err != nil {
+		if err := errors.Join(opts.Metrics.Register(told), opts.Metrics.Register(NewBuildInfo())); err != nil {
 			return nil, fmt.Errorf("register metrics: %w", err)
 		}
 	}

@@ -114,9 +114,6 @@ func run() error {
 	if err != nil {
 		return err
 	}
-	if err := metrics.Registry.Register(newBuildInfo()); err != nil {
-		return fmt.Errorf("register metrics: %w", err)
-	}
 	if err := mgr.AddHealthzCheck("ping", healthz.Ping); err != nil {
 		return fmt.Errorf("add health check: %w", err)
 	}

@@ -174,6 +174,9 @@ func operatorMetrics(t *testing.T) []metric {
 	if err := r.Register(controllers.NewStatusMetrics(fake.NewClientBuilder().WithScheme(scheme).WithObjects(server).Build())); err != nil {
 		t.Fatal(err)
 	}
+	if err := r.Register(controllers.NewBuildInfo()); err != nil {
+		t.Fatal(err)
+	}
 	return r.metrics(t)
 }
 

@@ -1,4 +1,4 @@
-package main
+package controllers_test
 
 import (
 	"runtime"
@@ -7,6 +7,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
+	"github.com/mcpwarden/mcp-warden/controllers"
 	"github.com/mcpwarden/mcp-warden/internal/version"
 )
 
@@ -17,7 +18,7 @@ func TestBuildInfo(t *testing.T) {
 # TYPE mcp_warden_build_info gauge
 mcp_warden_build_info{goversion="` + runtime.Version() + `",version="v1.2.3"} 1
 `
-	if err := testutil.CollectAndCompare(newBuildInfo(), strings.NewReader(want)); err != nil {
+	if err := testutil.CollectAndCompare(controllers.NewBuildInfo(), strings.NewReader(want)); err != nil {
 		t.Error(err)
 	}
 }
