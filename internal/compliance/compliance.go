@@ -35,10 +35,20 @@ type Control struct {
 	// Enforced says that under a policy with action Enforce no violation of the declared half is rolled out.
 	Enforced bool
 
+	// Fix says how to fix it in the manifest of a workload that is no server's; empty where the control is about servers alone.
+	Fix string
+
 	// declared and live are the halves; nil where a control has none.
 	declared func(*Input) Outcome
 	live     func(*Input, *Live) Outcome
+	// pod is what the control asks of any pod: of a server's live pods, where it has no other live half, and of a workload's template.
+	pod podCheck
+	// workload judges a workload that is no server's, where pod alone does not say it.
+	workload func(*Workload) Outcome
 }
+
+// OfWorkloads tells whether the control applies to a workload that is no server's.
+func (c *Control) OfWorkloads() bool { return c.workload != nil }
 
 // IsLive tells whether the control has a live half, so that it takes a cluster to pass.
 func (c *Control) IsLive() bool { return c.live != nil }
@@ -278,4 +288,13 @@ var catalogue []Control
 
 func init() {
 	catalogue = slices.Concat(podControls, networkControls, secretControls, imageControls, accessControls, operationControls)
+	for i := range catalogue {
+		c := &catalogue[i]
+		if c.pod != nil && c.live == nil {
+			c.live = c.pod.live
+		}
+		if c.pod != nil && c.workload == nil {
+			c.workload = c.pod.workload
+		}
+	}
 }

@@ -16,15 +16,19 @@ var imageControls = []Control{
 		ID: "IMG-01", Title: "The image is from a repository that policy allows", Severity: v1alpha1.SeverityHigh, Reads: "spec.image; policies", Enforced: true,
 		Rationale:  "Whoever can make a cluster run an image of their own choice runs their own code with the server's credentials.",
 		Remedy:     "Use an image of a repository in images.allowedRepositories, or have it added there.",
+		Fix:        "Use an image of a repository in images.allowedRepositories.",
 		References: []string{"OWASP MCP04:2025", "CoSAI MCP-T11", "CIS Kubernetes 5.5.1"},
 		declared:   repositoryAllowed,
+		workload:   templateImages(repositoryAllowed),
 	},
 	{
 		ID: "IMG-02", Title: "The image is pinned by digest", Severity: v1alpha1.SeverityMedium, Reads: "spec.image; policies", Enforced: true,
 		Rationale:  "A tag can be moved: what was reviewed is not what the next pod pulls.",
 		Remedy:     "Write the image as name@sha256:..., with the digest that status.image.digest shows.",
+		Fix:        "Write the image as name@sha256:...; without a policy that demands it a workload need not.",
 		References: []string{"OWASP MCP03:2025", "OWASP MCP04:2025", "CoSAI MCP-T6", "CoSAI MCP-T11"},
 		declared:   digestPinned,
+		workload:   templateImages(digestDemanded),
 	},
 	{
 		ID: "IMG-03", Title: "Every pod runs the declared image", Severity: v1alpha1.SeverityHigh, Reads: "spec.image; live pods; Deployment",
@@ -56,21 +60,29 @@ var imageControls = []Control{
 	},
 }
 
+// byTag is what is wrong with an image that is not pinned.
+const byTag = "is named by a tag, which can be moved: pin it by digest (name@sha256:...)"
+
 // digestPinned is what the catalogue recommends and a policy may demand.
 func digestPinned(in *Input) Outcome {
 	if strings.Contains(in.Server.Spec.Image, "@sha256:") {
 		return Outcome{}
 	}
-	const wrong = "is named by a tag, which can be moved: pin it by digest (name@sha256:...)"
-	out := eachPolicy(in, func(p *v1alpha1.MCPPolicySpec) ([]Violation, bool) {
-		demands := p.Images != nil && p.Images.RequireDigest
-		return violation("spec.image", unless(!demands, wrong)), demands
-	})
+	out := digestDemanded(in)
 	if len(out.Violations) == 0 {
-		out.blame("spec.image", wrong)
+		out.blame("spec.image", byTag)
 	}
 	out.NotApplicable = false
 	return out
+}
+
+// digestDemanded is what policies demand.
+func digestDemanded(in *Input) Outcome {
+	pinned := strings.Contains(in.Server.Spec.Image, "@sha256:")
+	return eachPolicy(in, func(p *v1alpha1.MCPPolicySpec) ([]Violation, bool) {
+		demands := p.Images != nil && p.Images.RequireDigest
+		return violation("spec.image", unless(!demands || pinned, byTag)), demands
+	})
 }
 
 // declaredImage compares every container that the template has, and the template with the spec.

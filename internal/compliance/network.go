@@ -32,8 +32,10 @@ var networkControls = []Control{
 		ID: "NET-01", Title: "Every pod is closed both ways unless a rule opens it", Severity: v1alpha1.SeverityHigh, Reads: "live pods; NetworkPolicies",
 		Rationale:  "A pod that no NetworkPolicy selects reaches everything and is reached by everything.",
 		Remedy:     "Put the pod's labels back, or delete it; see that " + plan.BaselineName + " is there.",
+		Fix:        "Give a NetworkPolicy that selects the pods and names both Ingress and Egress in policyTypes.",
 		References: []string{"OWASP MCP02:2025", "CoSAI MCP-T8", "CIS Kubernetes 5.3.2", "NSA/CISA: network policies"},
 		live:       closedBothWays,
+		workload:   templateClosed,
 	},
 	{
 		ID: "NET-02", Title: "No other NetworkPolicy lets anybody in", Severity: v1alpha1.SeverityHigh, Reads: "live pods; NetworkPolicies",
@@ -79,6 +81,7 @@ var networkControls = []Control{
 		ID: "NET-06", Title: "No metadata, link-local or loopback address can be reached", Severity: v1alpha1.SeverityCritical, Reads: "plan; live pods; NetworkPolicies",
 		Rationale:  "A cloud's metadata service hands the node's credentials to whoever asks.",
 		Remedy:     "Except 169.254.0.0/16 and the cloud's other metadata addresses from the NetworkPolicy, or delete it.",
+		Fix:        "Name peers, and except 169.254.0.0/16 and the clouds' other metadata addresses.",
 		References: []string{"OWASP MCP01:2025", "CoSAI MCP-T8", "NSA/CISA: protecting sensitive cloud infrastructure"},
 		declared:   planOpensNoMetadata,
 		live: func(in *Input, live *Live) Outcome {
@@ -88,18 +91,22 @@ var networkControls = []Control{
 				}
 			})
 		},
+		workload: templateReachesNoMetadata,
 	},
 	{
 		ID: "NET-07", Title: "No egress rule opens a wide address range", Severity: v1alpha1.SeverityMedium, Reads: "spec.network.egress",
 		Rationale:  fmt.Sprintf("A range wider than /%d (IPv4) or /%d (IPv6) holds addresses of many owners: one of them is the attacker's.", widestV4, widestV6),
 		Remedy:     "Name the hosts with to.host, or the ranges that the service publishes.",
+		Fix:        "Name peers, or narrower ranges.",
 		References: []string{"OWASP MCP10:2025", "CoSAI MCP-T8", "NSA/CISA: network policies"},
 		declared:   noWideRange,
+		workload:   templateReachesNoWideRange,
 	},
 	{
 		ID: "NET-08", Title: "DNS goes to the cluster's resolver alone", Severity: v1alpha1.SeverityMedium, Reads: "spec.network.egress; live pods; NetworkPolicies",
 		Rationale:  "Queries to a resolver of the attacker's choice carry data out past every other rule.",
 		Remedy:     "Take ports 53 and 853 out of cidr and pods rules: DNS is opened by itself where a rule needs it.",
+		Fix:        "Open ports 53 and 853 to the pods of the cluster's resolver alone.",
 		References: []string{"OWASP MCP10:2025", "CoSAI MCP-T5", "CoSAI MCP-T8"},
 		declared:   noForeignResolver,
 		live: func(in *Input, live *Live) Outcome {
@@ -109,6 +116,7 @@ var networkControls = []Control{
 				}
 			})
 		},
+		workload: templateUsesClusterDNS,
 	},
 	{
 		ID: "NET-09", Title: "The enforcement of NetworkPolicies is proven", Severity: v1alpha1.SeverityHigh, Reads: "the proof of isolation",
@@ -156,15 +164,14 @@ var networkControls = []Control{
 		ID: "NET-14", Title: "The pods have no second network", Severity: v1alpha1.SeverityHigh, Reads: "live pods",
 		Rationale:  "NetworkPolicies cover a pod's first network interface; what comes and goes by another is not restricted.",
 		Remedy:     remedyPod,
+		Fix:        "Take the annotation off the pod template.",
 		References: []string{"CoSAI MCP-T8", "NSA/CISA: network policies"},
-		live: func(in *Input, live *Live) Outcome {
-			return eachPod(in, live, func(out *Outcome, pod *corev1.Pod) {
-				for _, key := range networkAnnotations {
-					if _, has := pod.Annotations[key]; has {
-						out.fail("pod %s is given another network by its annotation %s: %s", pod.Name, key, replacePod)
-					}
+		pod: func(pod *corev1.Pod, report reportFunc) {
+			for _, key := range networkAnnotations {
+				if _, has := pod.Annotations[key]; has {
+					report("metadata.annotations["+key+"]", " is given another network by its annotation "+key)
 				}
-			})
+			}
 		},
 	},
 	{
@@ -197,6 +204,7 @@ var networkControls = []Control{
 		ID: "NET-17", Title: "No egress rule opens every pod of the cluster", Severity: v1alpha1.SeverityMedium, Reads: "spec.network.egress",
 		Rationale:  "From a server that reaches every pod an attacker goes on to any of them.",
 		Remedy:     "Name the namespace and the pods by their labels.",
+		Fix:        "Name the namespace and the pods by their labels.",
 		References: []string{"OWASP MCP02:2025", "CoSAI MCP-T8", "NSA/CISA: network policies"},
 		declared: func(in *Input) Outcome {
 			return eachRule(in, func(out *Outcome, field string, rule *v1alpha1.EgressRule) {
@@ -205,6 +213,7 @@ var networkControls = []Control{
 				}
 			})
 		},
+		workload: templateReachesNotEveryPod,
 	},
 }
 

@@ -41,8 +41,10 @@ var operationControls = []Control{
 		ID: "OPS-03", Title: "The namespace enforces a Pod Security Standard", Severity: v1alpha1.SeverityMedium, Reads: "the namespace's labels",
 		Rationale:  "Beside a hardened server anybody with rights on pods could run a privileged one in the same namespace, and read its Secrets.",
 		Remedy:     "Label the namespace with " + labelEnforce + "=restricted (baseline at least).",
+		Fix:        "Label the namespace with pod-security.kubernetes.io/enforce=restricted (baseline at least).",
 		References: []string{"PSS baseline", "PSS restricted", "CIS Kubernetes 5.2.1", "NSA/CISA: Pod security enforcement"},
 		live:       podSecurityEnforced,
+		workload:   templateUnderPodSecurity,
 	},
 	{
 		ID: "OPS-04", Title: "The exemptions are valid", Severity: v1alpha1.SeverityLow, Reads: "policies",
@@ -80,11 +82,13 @@ var operationControls = []Control{
 		ID: "OPS-07", Title: "The server has a namespace that is not everybody's", Severity: v1alpha1.SeverityLow, Reads: "metadata.namespace",
 		Rationale:  "In a namespace that everybody uses nobody can say who may read the server's Secrets.",
 		Remedy:     "Move the server to a namespace of its team.",
+		Fix:        "Move the workload to a namespace of its own.",
 		References: []string{"CIS Kubernetes 5.7.1", "CIS Kubernetes 5.7.4", "NSA/CISA: namespaces"},
 		declared: func(in *Input) Outcome {
 			wrong := unless(!slices.Contains(sharedNamespaces, in.Server.Namespace), "is there in every cluster and nobody's own: choose another")
 			return Outcome{Violations: violation("metadata.namespace", wrong)}
 		},
+		workload: templateInOwnNamespace,
 	},
 }
 

@@ -29,118 +29,120 @@ var podControls = []Control{
 		ID: "POD-02", Title: "Every container runs as a numeric user and group that are not root", Severity: v1alpha1.SeverityHigh, Reads: "live pods",
 		Rationale:  "Root in a container is root on the node for every flaw of the kernel or the runtime, and owns what the image holds.",
 		Remedy:     remedyPod,
+		Fix:        "Set runAsNonRoot, and a runAsUser and a runAsGroup other than 0, in securityContext.",
 		References: []string{"PSS restricted", "OWASP MCP02:2025", "CoSAI MCP-T9", "CIS Kubernetes 5.2.7", "NSA/CISA: non-root containers"},
-		live:       eachContainersUser,
+		pod:        eachContainersUser,
 	},
 	{
 		ID: "POD-03", Title: "The root file systems are read-only", Severity: v1alpha1.SeverityMedium, Reads: "live pods",
 		Rationale:  "Who can write to the image's files can replace a program and stay there until the pod ends.",
 		Remedy:     remedyPod,
+		Fix:        "Set securityContext.readOnlyRootFilesystem to true, and mount an emptyDir where it writes.",
 		References: []string{"OWASP MCP05:2025", "CoSAI MCP-T6", "CIS Kubernetes 5.7.3", "NSA/CISA: immutable container file systems"},
-		live: func(in *Input, live *Live) Outcome {
-			return eachContainer(in, live, func(_ *corev1.PodSecurityContext, c *podContainer) string {
-				return unless(isTrue(c.context().ReadOnlyRootFilesystem), "its root file system can be written to")
-			})
-		},
+		pod: eachContainer(func(_ *corev1.PodSecurityContext, c *podContainer) string {
+			return unless(isTrue(c.context().ReadOnlyRootFilesystem), "its root file system can be written to")
+		}),
 	},
 	{
 		ID: "POD-04", Title: "All capabilities are dropped and none is added", Severity: v1alpha1.SeverityHigh, Reads: "live pods",
 		Rationale:  "A capability is a part of root's power: NET_RAW forges packets, SYS_ADMIN is nearly all of it.",
 		Remedy:     remedyPod,
+		Fix:        "Set securityContext.capabilities to drop [ALL], and add none.",
 		References: []string{"PSS restricted", "OWASP MCP02:2025", "CIS Kubernetes 5.2.9", "CIS Kubernetes 5.2.10", "NSA/CISA: Kubernetes Pod security"},
-		live: func(in *Input, live *Live) Outcome {
-			return eachContainer(in, live, func(_ *corev1.PodSecurityContext, c *podContainer) string {
-				capabilities := c.context().Capabilities
-				switch {
-				case capabilities == nil || !slices.Contains(capabilities.Drop, "ALL"):
-					return "it does not drop all capabilities"
-				case len(capabilities.Add) > 0:
-					return fmt.Sprintf("it adds capabilities %v", capabilities.Add)
-				}
-				return ""
-			})
-		},
+		pod: eachContainer(func(_ *corev1.PodSecurityContext, c *podContainer) string {
+			capabilities := c.context().Capabilities
+			switch {
+			case capabilities == nil || !slices.Contains(capabilities.Drop, "ALL"):
+				return "it does not drop all capabilities"
+			case len(capabilities.Add) > 0:
+				return fmt.Sprintf("it adds capabilities %v", capabilities.Add)
+			}
+			return ""
+		}),
 	},
 	{
 		ID: "POD-05", Title: "No container is privileged or can gain privileges", Severity: v1alpha1.SeverityCritical, Reads: "live pods",
 		Rationale:  "A privileged container is root on its node, and from a node an attacker reaches every pod and secret on it.",
 		Remedy:     remedyPod,
+		Fix:        "Set securityContext.allowPrivilegeEscalation to false, and leave privileged out.",
 		References: []string{"PSS baseline", "PSS restricted", "OWASP MCP02:2025", "CIS Kubernetes 5.2.2", "CIS Kubernetes 5.2.6", "NSA/CISA: Kubernetes Pod security"},
-		live: func(in *Input, live *Live) Outcome {
-			return eachContainer(in, live, func(_ *corev1.PodSecurityContext, c *podContainer) string {
-				switch context := c.context(); {
-				case isTrue(context.Privileged):
-					return "it is privileged"
-				case !isFalse(context.AllowPrivilegeEscalation):
-					return "it can gain privileges (allowPrivilegeEscalation is not false)"
-				}
-				return ""
-			})
-		},
+		pod: eachContainer(func(_ *corev1.PodSecurityContext, c *podContainer) string {
+			switch context := c.context(); {
+			case isTrue(context.Privileged):
+				return "it is privileged"
+			case !isFalse(context.AllowPrivilegeEscalation):
+				return "it can gain privileges (allowPrivilegeEscalation is not false)"
+			}
+			return ""
+		}),
 	},
 	{
 		ID: "POD-06", Title: "System calls are filtered", Severity: v1alpha1.SeverityMedium, Reads: "live pods",
 		Rationale:  "Without the runtime's seccomp profile every system call of the kernel is open to whoever takes the server over.",
 		Remedy:     remedyPod,
+		Fix:        "Set securityContext.seccompProfile.type to RuntimeDefault.",
 		References: []string{"PSS restricted", "CIS Kubernetes 5.7.2", "NSA/CISA: hardening container environments"},
-		live: func(in *Input, live *Live) Outcome {
-			return eachContainer(in, live, func(pod *corev1.PodSecurityContext, c *podContainer) string {
-				profile := c.context().SeccompProfile
-				if profile == nil {
-					profile = pod.SeccompProfile
-				}
-				return unless(profile != nil && (profile.Type == corev1.SeccompProfileTypeRuntimeDefault || profile.Type == corev1.SeccompProfileTypeLocalhost),
-					"no seccomp profile filters its system calls")
-			})
-		},
+		pod: eachContainer(func(pod *corev1.PodSecurityContext, c *podContainer) string {
+			profile := c.context().SeccompProfile
+			if profile == nil {
+				profile = pod.SeccompProfile
+			}
+			return unless(profile != nil && (profile.Type == corev1.SeccompProfileTypeRuntimeDefault || profile.Type == corev1.SeccompProfileTypeLocalhost),
+				"no seccomp profile filters its system calls")
+		}),
 	},
 	{
 		ID: "POD-07", Title: "The pods hold no credential for the API server", Severity: v1alpha1.SeverityHigh, Reads: "live pods",
 		Rationale:  "An MCP server runs what a model asks for; a token in its pod lets that reach the cluster's API.",
 		Remedy:     remedyPod,
+		Fix:        "Set automountServiceAccountToken to false, and project no token.",
 		References: []string{"OWASP MCP01:2025", "CoSAI MCP-T1", "CIS Kubernetes 5.1.6", "NSA/CISA: protecting Pod service account tokens"},
-		live:       noToken,
+		pod:        noToken,
 	},
 	{
 		ID: "POD-08", Title: "The environment does not list the namespace's Services", Severity: v1alpha1.SeverityLow, Reads: "live pods",
 		Rationale:  "Service links tell whoever takes the server over what else there is to attack, and where.",
 		Remedy:     remedyPod,
+		Fix:        "Set enableServiceLinks to false.",
 		References: []string{"OWASP MCP10:2025", "CoSAI MCP-T5"},
-		live: func(in *Input, live *Live) Outcome {
-			return eachPod(in, live, func(out *Outcome, pod *corev1.Pod) {
-				if !isFalse(pod.Spec.EnableServiceLinks) {
-					out.fail("pod %s gets the addresses of Services in its environment (enableServiceLinks is not false): %s", pod.Name, replacePod)
-				}
-			})
+		pod: func(pod *corev1.Pod, report reportFunc) {
+			if !isFalse(pod.Spec.EnableServiceLinks) {
+				report("spec.enableServiceLinks", " gets the addresses of Services in its environment (enableServiceLinks is not false)")
+			}
 		},
 	},
 	{
 		ID: "POD-09", Title: "The pods use no namespace or port of their node, and their containers none of each other's", Severity: v1alpha1.SeverityCritical, Reads: "live pods",
 		Rationale:  "In the node's network no NetworkPolicy applies; in its process or IPC namespace a server can read and end what is not its own.",
 		Remedy:     remedyPod,
+		Fix:        "Leave hostNetwork, hostPID, hostIPC, shareProcessNamespace and hostPort out.",
 		References: []string{"PSS baseline", "OWASP MCP02:2025", "CoSAI MCP-T8", "CIS Kubernetes 5.2.3", "CIS Kubernetes 5.2.4", "CIS Kubernetes 5.2.5", "CIS Kubernetes 5.2.13"},
-		live:       noHostNamespaces,
+		pod:        noHostNamespaces,
 	},
 	{
 		ID: "POD-10", Title: "The pods mount what is planned and nothing else", Severity: v1alpha1.SeverityCritical, Reads: "live pods; Deployment",
 		Rationale:  "A path of the node, a Secret of somebody else or a device in a server's pod is one that the server can read or change.",
 		Remedy:     remedyPod,
+		Fix:        "Mount ConfigMaps, Secrets, claims or empty folders, and no path or device of the node.",
 		References: []string{"PSS restricted", "OWASP MCP10:2025", "CoSAI MCP-T9", "CIS Kubernetes 5.2.12"},
 		live:       onlyPlannedVolumes,
+		workload:   ordinaryVolumes.workload,
 	},
 	{
 		ID: "POD-11", Title: "CPU, memory and storage are bounded", Severity: v1alpha1.SeverityMedium, Reads: "live pods",
 		Rationale:  "A server without limits can take its node down, and with it every other pod there.",
 		Remedy:     remedyPod,
+		Fix:        "Set resources.limits for cpu, memory and ephemeral-storage, and sizeLimit of every emptyDir.",
 		References: []string{"CoSAI MCP-T10", "NSA/CISA: resource policies"},
-		live:       resourcesBounded,
+		pod:        resourcesBounded,
 	},
 	{
 		ID: "POD-12", Title: "No sysctl, proc mount, AppArmor or SELinux setting lowers the floor", Severity: v1alpha1.SeverityHigh, Reads: "live pods",
 		Rationale:  "Each of these opens a part of the kernel that a container is shut out of by default.",
 		Remedy:     remedyPod,
+		Fix:        "Leave sysctls, procMount, hostProcess and options of AppArmor and SELinux at their defaults.",
 		References: []string{"PSS baseline", "CIS Kubernetes 5.2.11", "CIS Kubernetes 5.7.3", "NSA/CISA: hardening container environments"},
-		live:       noOverrides,
+		pod:        noOverrides,
 	},
 	{
 		ID: "POD-13", Title: "Every pod is one of the server's Deployment", Severity: v1alpha1.SeverityHigh, Reads: "live pods",
@@ -172,6 +174,7 @@ var podControls = []Control{
 		ID: "POD-15", Title: "Pods run in a user namespace where policy demands it", Severity: v1alpha1.SeverityMedium, Reads: "spec.filesystem.data; live pods; policies", Enforced: true,
 		Rationale:  "In a user namespace the pod's users mean nothing on the node, so that who breaks out is nobody there.",
 		Remedy:     "Run the server on nodes that support user namespaces, and mount ConfigMaps instead of claims: with a claim the operator gives none.",
+		Fix:        "Set hostUsers to false.",
 		References: []string{"OWASP MCP02:2025", "CoSAI MCP-T9", "NSA/CISA: non-root containers"},
 		declared:   canHaveUserNamespace,
 		live: func(in *Input, live *Live) Outcome {
@@ -180,11 +183,13 @@ var podControls = []Control{
 					"does not run in a user namespace: see that every node that it may run on supports them, then change the spec or restart the rollout")
 			})
 		},
+		workload: userNamespaceDemanded,
 	},
 	{
 		ID: "POD-16", Title: "The runtime class is one that policy allows", Severity: v1alpha1.SeverityMedium, Reads: "spec.scheduling.runtimeClassName; live pods; policies", Enforced: true,
 		Rationale:  "A sandboxed runtime keeps the node's kernel out of reach of a server that runs untrusted code.",
 		Remedy:     "Set spec.scheduling.runtimeClassName to one of pods.allowedRuntimeClassNames.",
+		Fix:        "Set runtimeClassName to one of pods.allowedRuntimeClassNames.",
 		References: []string{"OWASP MCP05:2025", "CoSAI MCP-T9", "NSA/CISA: hardening container environments"},
 		declared: func(in *Input) Outcome {
 			return eachPolicy(in, func(p *v1alpha1.MCPPolicySpec) ([]Violation, bool) {
@@ -201,11 +206,13 @@ var podControls = []Control{
 				return runtimeClassProblem(p, name)
 			})
 		},
+		workload: runtimeClassAllowed,
 	},
 	{
 		ID: "POD-17", Title: "The limits are within those of policy", Severity: v1alpha1.SeverityMedium, Reads: "spec.resources; live pods; policies", Enforced: true,
 		Rationale:  "Limits that are too great let one server use up what was meant for all.",
 		Remedy:     "Lower spec.resources.limits to what pods.maxResources allows; what is left out has a default.",
+		Fix:        "Lower resources.limits to what pods.maxResources allows.",
 		References: []string{"CoSAI MCP-T10", "NSA/CISA: resource policies"},
 		declared: func(in *Input) Outcome {
 			limits := plan.EffectiveResources(&in.Server.Spec).Limits
@@ -226,6 +233,7 @@ var podControls = []Control{
 				return ""
 			})
 		},
+		workload: limitsWithinPolicy,
 	},
 	{
 		ID: "POD-18", Title: "The pods run the declared processes", Severity: v1alpha1.SeverityHigh, Reads: "live pods; Deployment",
@@ -289,8 +297,8 @@ func plannedHelpers(in *Input, live *Live) []string {
 }
 
 // eachContainersUser excuses nobody because of a user namespace.
-func eachContainersUser(in *Input, live *Live) Outcome {
-	out := eachContainer(in, live, func(pod *corev1.PodSecurityContext, c *podContainer) string {
+func eachContainersUser(pod *corev1.Pod, report reportFunc) {
+	eachContainer(func(pod *corev1.PodSecurityContext, c *podContainer) string {
 		own := c.context()
 		user, group, nonRoot := either(own.RunAsUser, pod.RunAsUser), either(own.RunAsGroup, pod.RunAsGroup), either(own.RunAsNonRoot, pod.RunAsNonRoot)
 		switch {
@@ -304,16 +312,11 @@ func eachContainersUser(in *Input, live *Live) Outcome {
 			return "nothing keeps it from running as root (runAsNonRoot is not true)"
 		}
 		return ""
-	})
-	if live.Pods.Unknown == "" {
-		for _, pod := range running(live) {
-			context := contextOf(pod)
-			if slices.Contains(context.SupplementalGroups, 0) || context.FSGroup != nil && *context.FSGroup == 0 {
-				out.fail("pod %s has root's group (supplementalGroups or fsGroup 0): %s", pod.Name, replacePod)
-			}
-		}
+	})(pod, report)
+	context := contextOf(pod)
+	if slices.Contains(context.SupplementalGroups, 0) || context.FSGroup != nil && *context.FSGroup == 0 {
+		report("spec.securityContext", " has root's group (supplementalGroups or fsGroup 0)")
 	}
-	return out
 }
 
 func either[T any](first, second *T) *T {
@@ -323,40 +326,38 @@ func either[T any](first, second *T) *T {
 	return second
 }
 
-func noToken(in *Input, live *Live) Outcome {
-	return eachPod(in, live, func(out *Outcome, pod *corev1.Pod) {
-		if !isFalse(pod.Spec.AutomountServiceAccountToken) {
-			out.fail("pod %s is given a token of its account (automountServiceAccountToken is not false): %s", pod.Name, replacePod)
+func noToken(pod *corev1.Pod, report reportFunc) {
+	if !isFalse(pod.Spec.AutomountServiceAccountToken) {
+		report("spec.automountServiceAccountToken", " is given a token of its account (automountServiceAccountToken is not false)")
+	}
+	for _, v := range pod.Spec.Volumes {
+		if v.Projected != nil && slices.ContainsFunc(v.Projected.Sources, func(s corev1.VolumeProjection) bool {
+			return s.ServiceAccountToken != nil || s.PodCertificate != nil
+		}) {
+			report(volumeField(&v), ": volume "+v.Name+" holds a token or a certificate of its account")
 		}
-		for _, v := range pod.Spec.Volumes {
-			if v.Projected != nil && slices.ContainsFunc(v.Projected.Sources, func(s corev1.VolumeProjection) bool {
-				return s.ServiceAccountToken != nil || s.PodCertificate != nil
-			}) {
-				out.fail("pod %s: volume %s holds a token or a certificate of its account: %s", pod.Name, v.Name, replacePod)
-			}
-		}
-	})
+	}
 }
 
-func noHostNamespaces(in *Input, live *Live) Outcome {
-	return eachPod(in, live, func(out *Outcome, pod *corev1.Pod) {
-		for _, n := range []struct {
-			field string
-			used  bool
-		}{
-			{"hostNetwork", pod.Spec.HostNetwork}, {"hostPID", pod.Spec.HostPID}, {"hostIPC", pod.Spec.HostIPC},
-			{"shareProcessNamespace", isTrue(pod.Spec.ShareProcessNamespace)},
-		} {
-			if n.used {
-				out.fail("pod %s has %s: %s", pod.Name, n.field, replacePod)
-			}
+func volumeField(v *corev1.Volume) string { return "spec.volumes[" + v.Name + "]" }
+
+func noHostNamespaces(pod *corev1.Pod, report reportFunc) {
+	for _, n := range []struct {
+		field string
+		used  bool
+	}{
+		{"hostNetwork", pod.Spec.HostNetwork}, {"hostPID", pod.Spec.HostPID}, {"hostIPC", pod.Spec.HostIPC},
+		{"shareProcessNamespace", isTrue(pod.Spec.ShareProcessNamespace)},
+	} {
+		if n.used {
+			report("spec."+n.field, " has "+n.field)
 		}
-		for _, c := range containersOf(pod) {
-			if slices.ContainsFunc(c.Ports, func(p corev1.ContainerPort) bool { return p.HostPort != 0 }) {
-				out.fail("pod %s, %s: it takes a port of its node (hostPort): %s", pod.Name, &c, replacePod)
-			}
+	}
+	for _, c := range containersOf(pod) {
+		if slices.ContainsFunc(c.Ports, func(p corev1.ContainerPort) bool { return p.HostPort != 0 }) {
+			report(c.field("ports"), fmt.Sprintf(", %s: it takes a port of its node (hostPort)", &c))
 		}
-	})
+	}
 }
 
 // onlyPlannedVolumes refuses kinds of volumes that no plan has whatever the revision, and compares the rest with the
@@ -382,17 +383,30 @@ func onlyPlannedVolumes(in *Input, live *Live) Outcome {
 		return out
 	}
 	for _, pod := range running(live) {
-		for _, v := range pod.Spec.Volumes {
-			if !isPlannedKind(&v) {
-				out.fail("pod %s: volume %s is of a kind that no server has: %s", pod.Name, v.Name, replacePod)
-			}
-		}
-		if len(pod.Spec.ResourceClaims) > 0 || slices.ContainsFunc(containersOf(pod), func(c podContainer) bool { return len(c.VolumeDevices) > 0 }) {
-			out.fail("pod %s is given a device: %s", pod.Name, replacePod)
-		}
+		volumesOfKinds(isPlannedKind)(pod, func(_, said string) { out.fail("pod %s%s: %s", pod.Name, said, replacePod) })
 	}
 	return out
 }
+
+// volumesOfKinds refuses every other kind of volume, and devices.
+func volumesOfKinds(isMeant func(*corev1.Volume) bool) podCheck {
+	return func(pod *corev1.Pod, report reportFunc) {
+		for _, v := range pod.Spec.Volumes {
+			if !isMeant(&v) {
+				report(volumeField(&v), ": volume "+v.Name+" is of a kind that no server has")
+			}
+		}
+		if len(pod.Spec.ResourceClaims) > 0 || slices.ContainsFunc(containersOf(pod), func(c podContainer) bool { return len(c.VolumeDevices) > 0 }) {
+			report("spec.resourceClaims", " is given a device")
+		}
+	}
+}
+
+// ordinaryVolumes are the kinds that a plan may have, and those that do the same: a workload's author names them. Tokens in projected
+// volumes are the matter of POD-07. Inline CSI volumes may be anything that a driver makes of them.
+var ordinaryVolumes = volumesOfKinds(func(v *corev1.Volume) bool {
+	return isPlannedKind(v) || v.Projected != nil || v.Secret != nil || v.DownwardAPI != nil || v.Ephemeral != nil
+})
 
 // isPlannedKind tells the kinds of volumes that a plan may have: empty folders, claims, ConfigMaps, images (the gateway's) and files
 // of Secrets.
@@ -405,24 +419,22 @@ func isPlannedKind(v *corev1.Volume) bool {
 	return v.EmptyDir != nil || v.PersistentVolumeClaim != nil || v.ConfigMap != nil || v.Image != nil
 }
 
-func resourcesBounded(in *Input, live *Live) Outcome {
-	return eachPod(in, live, func(out *Outcome, pod *corev1.Pod) {
-		for _, c := range containersOf(pod) {
-			if c.kind == kindEphemeral {
-				continue // it can have none, and none is planned
-			}
-			for _, name := range []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory, corev1.ResourceEphemeralStorage} {
-				if limit, ok := c.Resources.Limits[name]; !ok || limit.Sign() <= 0 {
-					out.fail("pod %s, %s: it has no limit for %s: %s", pod.Name, &c, name, replacePod)
-				}
+func resourcesBounded(pod *corev1.Pod, report reportFunc) {
+	for _, c := range containersOf(pod) {
+		if c.kind == kindEphemeral {
+			continue // it can have none, and none is planned
+		}
+		for _, name := range []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory, corev1.ResourceEphemeralStorage} {
+			if limit, ok := c.Resources.Limits[name]; !ok || limit.Sign() <= 0 {
+				report(c.field("resources.limits."+string(name)), fmt.Sprintf(", %s: it has no limit for %s", &c, name))
 			}
 		}
-		for _, v := range pod.Spec.Volumes {
-			if v.EmptyDir != nil && (v.EmptyDir.SizeLimit == nil || v.EmptyDir.SizeLimit.Sign() <= 0) {
-				out.fail("pod %s: volume %s has no sizeLimit: %s", pod.Name, v.Name, replacePod)
-			}
+	}
+	for _, v := range pod.Spec.Volumes {
+		if v.EmptyDir != nil && (v.EmptyDir.SizeLimit == nil || v.EmptyDir.SizeLimit.Sign() <= 0) {
+			report(volumeField(&v), ": volume "+v.Name+" has no sizeLimit")
 		}
-	})
+	}
 }
 
 // lowPortSysctl lets a server without capabilities listen on a port below 1024, in its own network.
@@ -431,8 +443,8 @@ const lowPortSysctl = "net.ipv4.ip_unprivileged_port_start"
 // selinuxTypes are those that the Pod Security Standards allow.
 var selinuxTypes = []string{"", "container_t", "container_init_t", "container_kvm_t", "container_engine_t"}
 
-func noOverrides(in *Input, live *Live) Outcome {
-	out := eachContainer(in, live, func(pod *corev1.PodSecurityContext, c *podContainer) string {
+func noOverrides(pod *corev1.Pod, report reportFunc) {
+	eachContainer(func(pod *corev1.PodSecurityContext, c *podContainer) string {
 		context := c.context()
 		switch windows := either(context.WindowsOptions, pod.WindowsOptions); {
 		case context.ProcMount != nil && *context.ProcMount != corev1.DefaultProcMount:
@@ -445,17 +457,12 @@ func noOverrides(in *Input, live *Live) Outcome {
 			return "it is a process of its node (hostProcess)"
 		}
 		return ""
-	})
-	if live.Pods.Unknown == "" {
-		for _, pod := range running(live) {
-			for _, s := range contextOf(pod).Sysctls {
-				if s.Name != lowPortSysctl {
-					out.fail("pod %s sets the sysctl %s: %s", pod.Name, s.Name, replacePod)
-				}
-			}
+	})(pod, report)
+	for _, s := range contextOf(pod).Sysctls {
+		if s.Name != lowPortSysctl {
+			report("spec.securityContext.sysctls", " sets the sysctl "+s.Name)
 		}
 	}
-	return out
 }
 
 func isUnconfined(profile *corev1.AppArmorProfile) bool {

@@ -75,6 +75,12 @@ type podContainer struct {
 	kind string
 }
 
+// field of the container in its pod.
+func (c *podContainer) field(part string) string {
+	list := map[string]string{kindContainer: "containers", kindInit: "initContainers", kindEphemeral: "ephemeralContainers"}[c.kind]
+	return fmt.Sprintf("spec.%s[%s].%s", list, c.Name, part)
+}
+
 func (c *podContainer) String() string { return c.kind + " " + c.Name }
 
 func (c *podContainer) context() *corev1.SecurityContext {
@@ -105,15 +111,28 @@ func containersOf(pod *corev1.Pod) []podContainer {
 	return out
 }
 
-// eachContainer looks at every container of every pod that runs. What is said of one is a violation.
-func eachContainer(in *Input, live *Live, look func(pod *corev1.PodSecurityContext, c *podContainer) string) Outcome {
+// A podCheck says what is wrong with a pod, whoever made it.
+type podCheck func(pod *corev1.Pod, report reportFunc)
+
+// A reportFunc takes down what is wrong: the field of the pod, and what is said after the pod's name.
+type reportFunc func(field, said string)
+
+// live looks at every pod of a server that runs.
+func (check podCheck) live(in *Input, live *Live) Outcome {
 	return eachPod(in, live, func(out *Outcome, pod *corev1.Pod) {
+		check(pod, func(_, said string) { out.fail("pod %s%s: %s", pod.Name, said, replacePod) })
+	})
+}
+
+// eachContainer looks at every container of a pod.
+func eachContainer(look func(pod *corev1.PodSecurityContext, c *podContainer) string) podCheck {
+	return func(pod *corev1.Pod, report reportFunc) {
 		for _, c := range containersOf(pod) {
 			if wrong := look(contextOf(pod), &c); wrong != "" {
-				out.fail("pod %s, %s: %s: %s", pod.Name, &c, wrong, replacePod)
+				report(c.field("securityContext"), fmt.Sprintf(", %s: %s", &c, wrong))
 			}
 		}
-	})
+	}
 }
 
 func contextOf(pod *corev1.Pod) *corev1.PodSecurityContext {

@@ -23,8 +23,10 @@ var secretControls = []Control{
 		ID: "SEC-01", Title: "No credential is spelt out in env, args or command", Severity: v1alpha1.SeverityHigh, Reads: "spec.env; spec.args; spec.command", Enforced: true,
 		Rationale:  "A literal credential is known to whoever may read MCPServers, Deployments, pods, or the repository that they come from.",
 		Remedy:     "Put it into a Secret, name that by env[].valueFrom.secretKeyRef or secretFiles, and replace what stood there at its issuer.",
+		Fix:        "Put it into a Secret, name that by env[].valueFrom.secretKeyRef, and replace what stood there at its issuer.",
 		References: []string{"OWASP MCP01:2025", "CoSAI MCP-T5", "CIS Kubernetes 5.4.1", "NSA/CISA: secrets"},
 		declared:   noLiteralCredential,
+		workload:   noLiteralInTemplate,
 	},
 	{
 		ID: "SEC-02", Title: "The variables are ones that policy approves", Severity: v1alpha1.SeverityMedium, Reads: "spec.env; policies", Enforced: true,
