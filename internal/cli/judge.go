@@ -10,6 +10,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -47,11 +48,15 @@ type controlResult struct {
 	Counts   bool      `json:"counts"`
 	Message  string    `json:"message,omitempty"`
 	Findings []finding `json:"findings,omitempty"`
+	// Reason that a workload gives for its exemption.
+	Reason string `json:"exemptionReason,omitempty"`
 }
 
-// judged is one server.
+// judged is one server, or one workload.
 type judged struct {
 	place
+	// Kind of a workload; empty for a server.
+	Kind      string          `json:"kind,omitempty"`
 	Namespace string          `json:"namespace"`
 	Name      string          `json:"name"`
 	Policies  []string        `json:"policies,omitempty"`
@@ -60,16 +65,18 @@ type judged struct {
 
 // lintVerdict is over the whole input.
 type lintVerdict struct {
-	Servers []judged  `json:"servers"`
-	Invalid []problem `json:"invalid,omitempty"`
+	Servers []judged `json:"servers"`
+	// Workloads that are no servers, where they are asked for.
+	Workloads []judged  `json:"workloads,omitempty"`
+	Invalid   []problem `json:"invalid,omitempty"`
 	// Notes are what was assumed.
 	Notes []string `json:"notes,omitempty"`
 }
 
 // fails tells whether anything is wrong that counts.
 func (v *lintVerdict) fails() bool {
-	for i := range v.Servers {
-		for _, r := range v.Servers[i].Results {
+	for _, j := range v.all() {
+		for _, r := range j.Results {
 			if r.Result == v1alpha1.ControlFail && r.Counts {
 				return true
 			}
@@ -78,6 +85,9 @@ func (v *lintVerdict) fails() bool {
 	return len(v.Invalid) > 0
 }
 
+// all that was judged.
+func (v *lintVerdict) all() []judged { return slices.Concat(v.Servers, v.Workloads) }
+
 // manifests are the objects of the input that matter, each with its document.
 type manifests struct {
 	servers    []parsed[v1alpha1.MCPServer]
@@ -85,6 +95,10 @@ type manifests struct {
 	namespaces map[string]map[string]string
 	services   map[types.NamespacedName]plan.Service
 	invalid    []problem
+	// workloads that are no servers, where they are judged, too.
+	workloads       []workload
+	networkPolicies map[string][]networkingv1.NetworkPolicy
+	notes           []string
 }
 
 type parsed[T any] struct {
@@ -93,12 +107,12 @@ type parsed[T any] struct {
 }
 
 // sortOut finds the objects that matter, and checks those of our kinds as the API server would.
-func sortOut(ctx context.Context, docs []document, namespace string) (*manifests, error) {
+func sortOut(ctx context.Context, docs []document, namespace string, withWorkloads bool) (*manifests, error) {
 	validators, err := loadValidators()
 	if err != nil {
 		return nil, err
 	}
-	out := &manifests{namespaces: map[string]map[string]string{}, services: map[types.NamespacedName]plan.Service{clusterDNS: dnsService}}
+	out := &manifests{networkPolicies: map[string][]networkingv1.NetworkPolicy{}, namespaces: map[string]map[string]string{}, services: map[types.NamespacedName]plan.Service{clusterDNS: dnsService}}
 	for i := range docs {
 		d := &docs[i]
 		switch {
@@ -112,6 +126,8 @@ func sortOut(ctx context.Context, docs []document, namespace string) (*manifests
 			}
 		case d.isCore("Namespace"), d.isCore("Service"):
 			out.addCore(d, namespace)
+		case withWorkloads:
+			out.addWorkload(d, namespace)
 		}
 	}
 	return out, nil
@@ -211,7 +227,7 @@ func (m *manifests) planFor(server *v1alpha1.MCPServer) (*plan.Plan, field.Error
 	}})
 }
 
-// judge judges every server of the input.
+// judge judges every server of the input, and its workloads where they are asked for.
 func (m *manifests) judge(now time.Time) lintVerdict {
 	out := lintVerdict{Servers: []judged{}}
 	assumed := map[string]bool{}
@@ -229,8 +245,18 @@ func (m *manifests) judge(now time.Time) lintVerdict {
 		report := compliance.Evaluate(compliance.Input{
 			Now: now, Server: server.value, Plan: planned, Literals: credentials.Find(&server.value.Spec), Policies: policies,
 		})
-		out.Servers = append(out.Servers, present(server, policies, &report))
+		out.Servers = append(out.Servers, present(server.document, server.value.Namespace, server.value.Name, policies, &report))
 	}
+	for i := range m.workloads {
+		w := &m.workloads[i]
+		policies, note := m.policiesFor(w.meta.Namespace)
+		if note != "" && !assumed[note] {
+			assumed[note] = true
+			out.Notes = append(out.Notes, note)
+		}
+		out.Workloads = append(out.Workloads, m.judgeWorkload(w, policies))
+	}
+	out.Notes = append(out.Notes, m.notes...)
 	out.Invalid = m.problems()
 	return out
 }
@@ -265,8 +291,8 @@ func (m *manifests) policiesFor(namespace string) (policies []v1alpha1.MCPPolicy
 	return m.policies, fmt.Sprintf("every policy is taken to select namespace %s, whose labels are not known: give its Namespace object, too", namespace)
 }
 
-func present(server parsed[v1alpha1.MCPServer], policies []v1alpha1.MCPPolicy, report *compliance.Report) judged {
-	out := judged{place: server.locate("metadata.name"), Namespace: server.value.Namespace, Name: server.value.Name, Results: []controlResult{}}
+func present(d *document, namespace, name string, policies []v1alpha1.MCPPolicy, report *compliance.Report) judged {
+	out := judged{place: d.locate("metadata.name"), Namespace: namespace, Name: name, Results: []controlResult{}}
 	for i := range policies {
 		out.Policies = append(out.Policies, policies[i].Name)
 	}
@@ -274,7 +300,7 @@ func present(server parsed[v1alpha1.MCPServer], policies []v1alpha1.MCPPolicy, r
 		r := &report.Results[i]
 		result := controlResult{ID: r.Control.ID, Title: r.Control.Title, Severity: r.Control.Severity, Result: r.Result, Counts: r.Counts(), Message: r.Message}
 		for _, v := range r.Violations {
-			result.Findings = append(result.Findings, finding{place: server.locate(v.Field), Field: v.Field, Policy: v.Policy, Message: v.Message})
+			result.Findings = append(result.Findings, finding{place: d.locate(v.Field), Field: v.Field, Policy: v.Policy, Message: v.Message})
 		}
 		out.Results = append(out.Results, result)
 	}

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -39,6 +40,7 @@ func newLint(streams Streams) *cobra.Command {
 	var in inputFlags
 	var policies []string
 	var format string
+	var workloads bool
 	cmd := &cobra.Command{
 		Use:   "lint -f FILE... [--policy FILE]",
 		Short: "Judge manifests, without a cluster",
@@ -48,10 +50,17 @@ Every MCPServer and MCPPolicy is checked as the API server would, and every MCPS
 its spec and the policies decide. Other kinds are skipped, but for Namespaces, whose labels say which policies select
 them, and Services. What only a live cluster can tell is Unknown, and never a pass.
 
+With --workloads every Deployment, StatefulSet, DaemonSet, ReplicaSet, Job, CronJob and Pod is judged, too, by the controls that
+apply to any pod, and by the NetworkPolicies and Namespaces of the same input. Where one differs on purpose, its annotation
+lint.mcpwarden.io/exempt-POD-07: "reason" says so; the output shows both. Nothing of an MCPServer is exempted that way.
+
 It fails (exit code 1) for an object that is not valid, and for a control that fails and is of severity Critical or High
 or demanded by a policy: those that turn the condition PolicyCompliant. Others that fail are warnings.`,
 		Example: `  # A folder, by the policies of another
   kubectl warden lint -f deploy/ --policy policies/
+
+  # The Deployments beside the servers, too
+  kubectl warden lint -f deploy/ --workloads
 
   # What kustomize or Helm write
   kubectl kustomize overlays/prod | kubectl warden lint -f -
@@ -69,7 +78,7 @@ or demanded by a policy: those that turn the condition PolicyCompliant. Others t
 			if err != nil {
 				return err
 			}
-			found, err := sortOut(cmd.Context(), docs, in.namespace)
+			found, err := sortOut(cmd.Context(), docs, in.namespace, workloads)
 			if err != nil {
 				return err
 			}
@@ -85,33 +94,34 @@ or demanded by a policy: those that turn the condition PolicyCompliant. Others t
 	}
 	in.add(cmd)
 	cmd.Flags().StringArrayVar(&policies, "policy", nil, "file, folder, or - for standard input, with MCPPolicies; can be repeated")
+	cmd.Flags().BoolVar(&workloads, "workloads", false, "judge Deployments, StatefulSets, DaemonSets, ReplicaSets, Jobs, CronJobs and Pods, too")
 	cmd.Flags().StringVarP(&format, "output", "o", "text", "json, sarif, text or yaml")
 	_ = cmd.MarkFlagFilename("policy", "yaml", "yml", "json")
 	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"json", "sarif", "text", "yaml"}, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }
 
-// writeText writes a line for everything that is wrong, as compilers do, and one for each server.
+// writeText writes a line for everything that is wrong, as compilers do, and one for each server and workload.
 func writeText(out io.Writer, v *lintVerdict) error {
 	p := painterFor(out)
 	var b strings.Builder
 	for _, i := range v.Invalid {
 		fmt.Fprintf(&b, "%s: %s: %s: %s\n", i.place, p.in(red, "invalid"), i.Object, withField(i.Field, i.Message))
 	}
-	for i := range v.Servers {
-		writeServer(&b, p, &v.Servers[i])
+	for _, j := range v.all() {
+		writeJudged(&b, p, &j)
 	}
 	for _, note := range v.Notes {
 		fmt.Fprintf(&b, "Note: %s.\n", note)
 	}
-	if len(v.Servers) == 0 && len(v.Invalid) == 0 {
+	if len(v.all()) == 0 && len(v.Invalid) == 0 {
 		b.WriteString("No MCPServer was found.\n")
 	}
 	_, err := io.WriteString(out, b.String())
 	return err
 }
 
-func writeServer(b *strings.Builder, p paint, s *judged) {
+func writeJudged(b *strings.Builder, p paint, s *judged) {
 	count := map[v1alpha1.ControlResult]int{}
 	for _, r := range s.Results {
 		count[r.Result]++
@@ -125,11 +135,19 @@ func writeServer(b *strings.Builder, p paint, s *judged) {
 			level = p.in(red, "error")
 		}
 		for _, f := range r.Findings {
-			fmt.Fprintf(b, "%s: %s: %s (%s) %s\n", f.place, level, r.ID, r.Severity, f.text())
+			fmt.Fprintf(b, "%s: %s: %s (%s) %s%s\n", f.place, level, r.ID, r.Severity, f.text(), r.excuse())
 		}
 	}
-	fmt.Fprintf(b, "%s %d passed, %d failed, %d exempted, %d take a cluster to tell\n", p.in(bold, "MCPServer "+s.Namespace+"/"+s.Name+":"),
+	fmt.Fprintf(b, "%s %d passed, %d failed, %d exempted, %d take a cluster to tell\n", p.in(bold, cmp.Or(s.Kind, "MCPServer")+" "+s.Namespace+"/"+s.Name+":"),
 		count[v1alpha1.ControlPass], count[v1alpha1.ControlFail], count[v1alpha1.ControlExempted], count[v1alpha1.ControlUnknown])
+}
+
+// excuse is the reason that a workload gives.
+func (r *controlResult) excuse() string {
+	if r.Reason == "" {
+		return ""
+	}
+	return " [exempted: " + printable(r.Reason) + "]"
 }
 
 // text of a finding names the policy and the field.

@@ -29,7 +29,7 @@ in the input. It is for reading, not for applying: the operator's own objects ca
 			if err != nil {
 				return err
 			}
-			found, err := sortOut(cmd.Context(), docs, in.namespace)
+			found, err := sortOut(cmd.Context(), docs, in.namespace, false)
 			if err != nil {
 				return err
 			}

@@ -78,14 +78,17 @@ func writeSARIF(out io.Writer, v *lintVerdict) error {
 			RuleID: ruleInvalid, RuleIndex: index[ruleInvalid], Level: "error", Message: sarifText{p.Object + ": " + withField(p.Field, p.Message)}, Locations: sarifPlace(p.place),
 		})
 	}
-	for i := range v.Servers {
-		for _, r := range v.Servers[i].Results {
+	for _, j := range v.all() {
+		for _, r := range j.Results {
 			for _, f := range r.Findings {
 				result := sarifResult{
 					RuleID: string(r.ID), RuleIndex: index[string(r.ID)], Level: sarifLevel(r.Counts), Message: sarifText{f.text()}, Locations: sarifPlace(f.place),
 				}
 				if r.Result == v1alpha1.ControlExempted {
 					result.Suppressions = []map[string]string{{"kind": "external", "justification": "a policy exempts the server"}}
+					if r.Reason != "" {
+						result.Suppressions = []map[string]string{{"kind": "inSource", "justification": r.Reason}}
+					}
 				}
 				run.Results = append(run.Results, result)
 			}
