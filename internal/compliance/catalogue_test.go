@@ -345,3 +345,12 @@ func TestEnforcedControlsDecideBySpecAlone(t *testing.T) {
 		}
 	}
 }
+
+// A control says how to fix a workload where it applies to workloads, and nowhere else.
+func TestFixes(t *testing.T) {
+	for _, c := range compliance.Catalogue() {
+		if c.OfWorkloads() != (c.Fix != "") {
+			t.Errorf("%s applies to workloads: %t, and says: %q", c.ID, c.OfWorkloads(), c.Fix)
+		}
+	}
+}

@@ -32,6 +32,8 @@ does not hold, and a policy excuses the server until a time). A control that doe
 - **Reads**: what the control looks at. Controls that read more than the spec, the plan and the policies take a cluster: offline they are Unknown.
 - **Blocks**: under a policy with action Enforce a change of the spec that violates the control is never rolled out. What the control demands by itself,
   without a policy that names a value, blocks only where its severity is High or Critical.
+- **Workloads**: `+"`kubectl warden lint --workloads`"+` judges Deployments and other workloads that are no server's by the control, too; *In a workload* says how
+  to fix it there. What it reads is the template of the pods, and the NetworkPolicies, policies and Namespace of the same input.
 
 References: *PSS* are the [Pod Security Standards](https://kubernetes.io/docs/concepts/security/pod-security-standards/); *OWASP* is the
 [OWASP MCP Top 10](https://owasp.org/www-project-mcp-top-10/), 2025; *CoSAI* the threats of the Coalition for Secure AI's paper
@@ -71,14 +73,17 @@ func render() []byte {
 	var b bytes.Buffer
 	b.WriteString(preface)
 	for _, family := range families {
-		fmt.Fprintf(&b, "\n## %s\n\n| id | what holds | severity | blocks |\n| --- | --- | --- | --- |\n", family.name)
+		fmt.Fprintf(&b, "\n## %s\n\n| id | what holds | severity | blocks | workloads |\n| --- | --- | --- | --- | --- |\n", family.name)
 		controls := of(family.prefix)
 		for _, c := range controls {
-			fmt.Fprintf(&b, "| [%s](#%s) | %s | %s | %s |\n", c.ID, strings.ToLower(string(c.ID)), c.Title, c.Severity, yes(c.Enforced))
+			fmt.Fprintf(&b, "| [%s](#%s) | %s | %s | %s | %s |\n", c.ID, strings.ToLower(string(c.ID)), c.Title, c.Severity, yes(c.Enforced), yes(c.OfWorkloads()))
 		}
 		for _, c := range controls {
 			fmt.Fprintf(&b, "\n### %s\n\n%s. %s\n\n- Severity: %s\n- Reads: %s\n- Takes a cluster: %s\n- Remedy: %s\n- References: %s\n",
 				c.ID, c.Title, c.Rationale, c.Severity, c.Reads, orNo(yes(c.IsLive())), c.Remedy, strings.Join(c.References, ", "))
+			if c.OfWorkloads() {
+				fmt.Fprintf(&b, "- In a workload: %s\n", c.Fix)
+			}
 		}
 	}
 	return b.Bytes()
