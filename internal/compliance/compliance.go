@@ -43,6 +43,8 @@ type Control struct {
 	live     func(*Input, *Live) Outcome
 	// pod is what the control asks of any pod: of a server's live pods, where it has no other live half, and of a workload's template.
 	pod podCheck
+	// saysFix is set where what workload finds says how to fix it already.
+	saysFix bool
 	// workload judges a workload that is no server's, where pod alone does not say it.
 	workload func(*Workload) Outcome
 }

@@ -32,7 +32,7 @@ does not hold, and a policy excuses the server until a time). A control that doe
 - **Reads**: what the control looks at. Controls that read more than the spec, the plan and the policies take a cluster: offline they are Unknown.
 - **Blocks**: under a policy with action Enforce a change of the spec that violates the control is never rolled out. What the control demands by itself,
   without a policy that names a value, blocks only where its severity is High or Critical.
-- **Workloads**: `+"`kubectl warden lint --workloads`"+` judges Deployments and other workloads that are no server's by the control, too; *In a workload* says how
+- **Workloads**: ` + "`kubectl warden lint --workloads`" + ` judges Deployments and other workloads that are no server's by the control, too; *In a workload* says how
   to fix it there. What it reads is the template of the pods, and the NetworkPolicies, policies and Namespace of the same input.
 
 References: *PSS* are the [Pod Security Standards](https://kubernetes.io/docs/concepts/security/pod-security-standards/); *OWASP* is the

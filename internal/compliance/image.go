@@ -20,6 +20,7 @@ var imageControls = []Control{
 		References: []string{"OWASP MCP04:2025", "CoSAI MCP-T11", "CIS Kubernetes 5.5.1"},
 		declared:   repositoryAllowed,
 		workload:   templateImages(repositoryAllowed),
+		saysFix:    true,
 	},
 	{
 		ID: "IMG-02", Title: "The image is pinned by digest", Severity: v1alpha1.SeverityMedium, Reads: "spec.image; policies", Enforced: true,
@@ -29,6 +30,7 @@ var imageControls = []Control{
 		References: []string{"OWASP MCP03:2025", "OWASP MCP04:2025", "CoSAI MCP-T6", "CoSAI MCP-T11"},
 		declared:   digestPinned,
 		workload:   templateImages(digestDemanded),
+		saysFix:    true,
 	},
 	{
 		ID: "IMG-03", Title: "Every pod runs the declared image", Severity: v1alpha1.SeverityHigh, Reads: "spec.image; live pods; Deployment",

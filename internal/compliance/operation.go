@@ -45,6 +45,7 @@ var operationControls = []Control{
 		References: []string{"PSS baseline", "PSS restricted", "CIS Kubernetes 5.2.1", "NSA/CISA: Pod security enforcement"},
 		live:       podSecurityEnforced,
 		workload:   templateUnderPodSecurity,
+		saysFix:    true,
 	},
 	{
 		ID: "OPS-04", Title: "The exemptions are valid", Severity: v1alpha1.SeverityLow, Reads: "policies",
@@ -89,6 +90,7 @@ var operationControls = []Control{
 			return Outcome{Violations: violation("metadata.namespace", wrong)}
 		},
 		workload: templateInOwnNamespace,
+		saysFix:  true,
 	},
 }
 

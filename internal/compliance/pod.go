@@ -207,6 +207,7 @@ var podControls = []Control{
 			})
 		},
 		workload: runtimeClassAllowed,
+		saysFix:  true,
 	},
 	{
 		ID: "POD-17", Title: "The limits are within those of policy", Severity: v1alpha1.SeverityMedium, Reads: "spec.resources; live pods; policies", Enforced: true,

@@ -27,6 +27,7 @@ var secretControls = []Control{
 		References: []string{"OWASP MCP01:2025", "CoSAI MCP-T5", "CIS Kubernetes 5.4.1", "NSA/CISA: secrets"},
 		declared:   noLiteralCredential,
 		workload:   noLiteralInTemplate,
+		saysFix:    true,
 	},
 	{
 		ID: "SEC-02", Title: "The variables are ones that policy approves", Severity: v1alpha1.SeverityMedium, Reads: "spec.env; policies", Enforced: true,

@@ -55,7 +55,9 @@ func EvaluateWorkload(w *Workload) Report {
 			result.Result = v1alpha1.ControlPass
 		}
 		for j := range result.Violations {
-			result.Violations[j].Message += ". " + c.Fix
+			if !c.saysFix {
+				result.Violations[j].Message += ". " + c.Fix
+			}
 		}
 		out.Results = append(out.Results, result)
 	}
@@ -100,7 +102,7 @@ func runtimeClassAllowed(w *Workload) Outcome {
 	})
 }
 
-// limitsWithinPolicy is about the containers that a policy's limits are meant for: those that serve.
+// limitsWithinPolicy is about every container: which one serves nobody can tell.
 func limitsWithinPolicy(w *Workload) Outcome {
 	return w.eachPolicy(func(p *v1alpha1.MCPPolicySpec) ([]Violation, bool) {
 		var out Outcome
@@ -154,8 +156,7 @@ func templateUnderPodSecurity(w *Workload) Outcome {
 	if w.NamespaceLabels == nil {
 		return Outcome{Unknown: "the input does not hold Namespace " + w.Namespace}
 	}
-	out := podSecurityEnforced(nil, &Live{NamespaceLabels: Seen[map[string]string]{Value: w.NamespaceLabels}})
-	return out
+	return podSecurityEnforced(nil, &Live{NamespaceLabels: Seen[map[string]string]{Value: w.NamespaceLabels}})
 }
 
 func templateInOwnNamespace(w *Workload) Outcome {
