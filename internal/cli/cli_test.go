@@ -289,12 +289,14 @@ func FuzzLint(f *testing.F) {
 	}
 	f.Add(string(raw))
 	f.Add(goodServer)
+	f.Add(goodWorkload)
 	f.Add("a: &a [*a]")
 	f.Add("apiVersion: v1\nkind: List\nitems: &x\n- apiVersion: v1\n  kind: List\n  items: *x\n")
 	f.Fuzz(func(t *testing.T, text string) {
 		if code, _, stderr := command(t, text, "lint", "-f", "-"); code == exitUsage && stderr == "" {
 			t.Error("it fails and does not say why")
 		}
+		command(t, text, "lint", "--workloads", "-f", "-")
 		command(t, text, "render", "-f", "-")
 	})
 }
