@@ -45,9 +45,9 @@ spec:
   egress: [{to: [{ipBlock: {cidr: 203.0.113.0/24}}], ports: [{port: 443}]}]
 `
 
-func judgeWorkloads(t *testing.T, text string, args ...string) (int, lintVerdict) {
+func judgeWorkloads(t *testing.T, text string) (int, lintVerdict) {
 	t.Helper()
-	code, stdout, stderr := command(t, text, append([]string{"lint", "--workloads", "-f", "-", "-o", "json"}, args...)...)
+	code, stdout, stderr := command(t, text, "lint", "--workloads", "-f", "-", "-o", "json")
 	out := lintVerdict{}
 	if err := json.Unmarshal([]byte(stdout), &out); err != nil {
 		t.Fatalf("%v: %s", err, stderr)
