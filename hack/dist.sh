@@ -50,7 +50,7 @@ sed -i -e "s#^  repository: .*#  repository: $repository#" -e "s#^  tag: .*#  ta
 for chart in mcp-warden-crds mcp-warden; do
   bin/helm4/helm package "$work/$chart" --version "${VERSION#v}" --app-version "$VERSION" --destination "$work" >/dev/null
   rm -r "${work:?}/$chart"
-  tar -xzf "$work/$chart-${VERSION#v}.tgz" -C "$work"
+  tar -xmzf "$work/$chart-${VERSION#v}.tgz" -C "$work"
   tar --sort=name --format=ustar --mtime=@0 --owner=0 --group=0 --numeric-owner --mode=u+rwX,go+rX,go-w -cf - -C "$work" "$chart" |
     gzip -9n >"dist/$chart-${VERSION#v}.tgz"
 done
