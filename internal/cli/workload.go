@@ -112,15 +112,39 @@ func (m *manifests) addWorkload(d *document, namespace string) {
 		m.refuseAll(d, errs)
 		return
 	}
-	meta.Namespace, meta.Name = cmp.Or(meta.Namespace, namespace), cmp.Or(meta.Name, meta.GenerateName)
-	for i := range template.Spec.Volumes { // as the API server does
-		if v := &template.Spec.Volumes[i]; v.VolumeSource == (corev1.VolumeSource{}) {
-			v.EmptyDir = &corev1.EmptyDirVolumeSource{}
-		}
+	if len(template.Spec.Containers) == 0 { // of nothing every control would hold
+		m.refuseFor(d, strings.TrimPrefix(kind.path+".spec.containers", "."), "at least one container is required")
+		return
 	}
+	meta.Namespace, meta.Name = cmp.Or(meta.Namespace, namespace), cmp.Or(meta.Name, meta.GenerateName)
+	asAdmitted(template)
 	w := workload{document: d, meta: *meta, template: &corev1.Pod{ObjectMeta: template.ObjectMeta, Spec: template.Spec}, path: kind.path}
 	w.exemptions = m.exemptionsOf(&w)
 	m.workloads = append(m.workloads, w)
+}
+
+// asAdmitted fills in what the API server would, as far as a control reads it: the kind of a volume that names none, and the AppArmor
+// profile that an annotation of the older form names.
+func asAdmitted(template *corev1.PodTemplateSpec) {
+	spec := &template.Spec
+	for i := range spec.Volumes {
+		if v := &spec.Volumes[i]; v.VolumeSource == (corev1.VolumeSource{}) {
+			v.EmptyDir = &corev1.EmptyDirVolumeSource{}
+		}
+	}
+	for _, containers := range [][]corev1.Container{spec.InitContainers, spec.Containers} {
+		for i := range containers {
+			c := &containers[i]
+			named := template.Annotations[corev1.DeprecatedAppArmorBetaContainerAnnotationKeyPrefix+c.Name]
+			if named != corev1.DeprecatedAppArmorBetaProfileNameUnconfined || c.SecurityContext != nil && c.SecurityContext.AppArmorProfile != nil {
+				continue
+			}
+			if c.SecurityContext == nil {
+				c.SecurityContext = &corev1.SecurityContext{}
+			}
+			c.SecurityContext.AppArmorProfile = &corev1.AppArmorProfile{Type: corev1.AppArmorProfileTypeUnconfined}
+		}
+	}
 }
 
 // exemptionsOf a workload, by its annotations. A server's has none: policies alone excuse servers.
@@ -183,5 +207,16 @@ func (m *manifests) judgeWorkload(w *workload, policies []v1alpha1.MCPPolicy) ju
 			r.Reason = w.exemptions[r.ID]
 		}
 	}
+	m.noteNeedless(w, out.Results)
 	return out
+}
+
+// noteNeedless tells of exemptions from what the workload meets: they would hide what comes later.
+func (m *manifests) noteNeedless(w *workload, results []controlResult) {
+	for _, id := range slices.Sorted(maps.Keys(w.exemptions)) {
+		at := slices.IndexFunc(results, func(r controlResult) bool { return r.ID == id })
+		if at < 0 || results[at].Result == v1alpha1.ControlPass {
+			m.notes = append(m.notes, fmt.Sprintf("%s %s/%s declares an exemption from %s and needs none: take the annotation off", w.kind(), w.meta.Namespace, w.meta.Name, id))
+		}
+	}
 }

@@ -405,8 +405,12 @@ func volumesOfKinds(isMeant func(*corev1.Volume) bool) podCheck {
 
 // ordinaryVolumes are the kinds that a plan may have, and those that do the same: a workload's author names them. Tokens in projected
 // volumes are the matter of POD-07. Inline CSI volumes may be anything that a driver makes of them.
+// A volume that names a second kind is the API server's to refuse, and not to be taken for the first.
 var ordinaryVolumes = volumesOfKinds(func(v *corev1.Volume) bool {
-	return isPlannedKind(v) || v.Projected != nil || v.Secret != nil || v.DownwardAPI != nil || v.Ephemeral != nil
+	rest := v.VolumeSource
+	rest.EmptyDir, rest.PersistentVolumeClaim, rest.Ephemeral, rest.Image = nil, nil, nil, nil
+	rest.ConfigMap, rest.Secret, rest.DownwardAPI, rest.Projected = nil, nil, nil, nil
+	return rest == corev1.VolumeSource{}
 })
 
 // isPlannedKind tells the kinds of volumes that a plan may have: empty folders, claims, ConfigMaps, images (the gateway's) and files

@@ -176,6 +176,10 @@ func (w *Workload) selectingPolicies(out *Outcome) []selecting {
 // templateClosed is decided by the policies of the input: no other opens what they close by themselves, but may open more.
 func templateClosed(w *Workload) Outcome {
 	var out Outcome
+	if w.Template.Spec.HostNetwork {
+		out.blame(w.field("spec.hostNetwork"), "no NetworkPolicy applies in the network of the node")
+		return out
+	}
 	policies := w.selectingPolicies(&out)
 	if out.Unknown != "" {
 		return out
