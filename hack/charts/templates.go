@@ -179,19 +179,19 @@ func limitedTemplates(manifests []byte) (string, error) {
 		texts[key(o)+" "+o.GetNamespace()] = text
 	}
 	in := func(kind, name, namespace string) string { return texts[kind+" "+name+" "+namespace] }
-	each := func(kind, name, namespace, variable string) string {
-		return strings.ReplaceAll(in(kind, name, namespace), "namespace: "+namespace+"\n", "namespace: {{ "+variable+" | quote }}\n")
+	each := func(kind, name, namespace string) string {
+		return strings.ReplaceAll(in(kind, name, namespace), "namespace: "+namespace+"\n", "namespace: {{ $namespace | quote }}\n")
 	}
-	dns := strings.ReplaceAll(each("Role", "mcp-warden-services", "kube-system", "$namespace"), "- kube-dns\n", "- {{ $service | quote }}\n")
+	dns := strings.ReplaceAll(each("Role", "mcp-warden-services", "kube-system"), "- kube-dns\n", "- {{ $service | quote }}\n")
 	return in("ClusterRole", "mcp-warden", "") +
 		"{{- range $namespace := .Values.namespaces | uniq | sortAlpha }}\n" +
-		"---\n" + each("Role", "mcp-warden-servers", managed, "$namespace") +
-		"---\n" + each("RoleBinding", "mcp-warden-servers", managed, "$namespace") +
+		"---\n" + each("Role", "mcp-warden-servers", managed) +
+		"---\n" + each("RoleBinding", "mcp-warden-servers", managed) +
 		"{{- end }}\n" +
 		"{{- $dns := splitList \"/\" .Values.cluster.dnsService }}\n" +
 		"{{- range $namespace, $service := dict \"" + scope.APIServerNamespace + "\" \"" + scope.APIServerService + "\" (first $dns) (last $dns) }}\n" +
 		"{{- if not (has $namespace $.Values.namespaces) }}\n" +
 		"---\n" + dns +
-		"---\n" + each("RoleBinding", "mcp-warden-services", "kube-system", "$namespace") +
+		"---\n" + each("RoleBinding", "mcp-warden-services", "kube-system") +
 		"{{- end }}\n{{- end }}\n", nil
 }

@@ -24,9 +24,11 @@ import (
 )
 
 const (
-	root      = "../.."
-	namespace = "mcp-warden-system"
-	image     = "registry.example/mcp-warden@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+	root       = "../.."
+	namespace  = "mcp-warden-system"
+	repository = "registry.example/mcp-warden"
+	digest     = "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+	image      = repository + "@" + digest
 )
 
 // helms are the versions of Helm that the charts work with.
@@ -191,7 +193,7 @@ func kustomized(t *testing.T, manifests []byte) map[string]*unstructured.Unstruc
 	return out
 }
 
-var asImage = []string{`image.repository="registry.example/mcp-warden"`, `image.digest="` + image[strings.Index(image, "sha256:"):] + `"`}
+var asImage = []string{`image.repository="` + repository + `"`, `image.digest="` + digest + `"`}
 
 func TestChartGivesWhatKustomizeGives(t *testing.T) {
 	each(t, func(t *testing.T, version string) {
