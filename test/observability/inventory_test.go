@@ -227,7 +227,7 @@ func exported(t *testing.T) map[string][]string {
 
 // No label may grow with what users make: those that do not are listed here, and a new one must be thought about.
 func TestLabelsAreBounded(t *testing.T) {
-	bounded := strings.Fields("namespace compliant control severity result condition status reason decision cause direction mcp_method_name error_type")
+	bounded := strings.Fields("namespace compliant control severity result condition status reason decision cause direction mcp_method_name error_type version goversion")
 	gateways, onStdio := gatewayMetrics(t)
 	for _, m := range slices.Concat(operatorMetrics(t), proxyMetrics(t), gateways, onStdio) {
 		for _, label := range m.labels {
