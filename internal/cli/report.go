@@ -114,7 +114,7 @@ func verdictOf(server *v1alpha1.MCPServer) verdict {
 	condition := meta.FindStatusCondition(server.Status.Conditions, v1alpha1.ConditionPolicyCompliant)
 	switch {
 	case condition == nil:
-		out.Message = "the operator has not judged it yet: see that it runs (kubectl -n mcp-warden-system get pods)"
+		out.Message = "the operator has not judged it yet: see that it runs (kubectl get pods --all-namespaces -l app.kubernetes.io/name=mcp-warden)"
 	case condition.ObservedGeneration != server.Generation:
 		out.Message = fmt.Sprintf("the verdict is about generation %d of the spec, which is at %d by now", condition.ObservedGeneration, server.Generation)
 	default:

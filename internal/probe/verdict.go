@@ -47,7 +47,7 @@ type Verdict struct {
 const (
 	remedyCNI     = "Install a CNI that enforces NetworkPolicies, such as Cilium or Calico, or turn its enforcement on."
 	remedyRestart = "Replace the pod (kubectl rollout restart) once the nodes are proven."
-	remedyCanary  = "See the pods of mcp-warden-system with the label " + LabelComponent + "."
+	remedyCanary  = "See the operator's pods: kubectl get pods --all-namespaces -l " + LabelComponent
 )
 
 // Evaluate gives the verdict. What was reached and must not be counts from wherever it comes; a

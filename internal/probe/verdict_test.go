@@ -137,7 +137,7 @@ func TestWhatIsNotAProof(t *testing.T) {
 			for i := range e.Probers {
 				notReady(&e.Probers[i])
 			}
-		}, "Node a: no prober reaches the canary, or none runs there. See the pods of mcp-warden-system with the label mcpwarden.io/component. (and 1 more)"},
+		}, "Node a: no prober reaches the canary, or none runs there. See the operator's pods: kubectl get pods --all-namespaces -l mcpwarden.io/component (and 1 more)"},
 		"somebody blocks the canary for all":  {func(e *Evidence) { notReady(&e.Probers[1]); notReady(&e.Probers[3]) }, "no pod that nothing restricts"},
 		"the restricted prober finds nothing": {with(notReady), "Node a: the restricted prober"},
 		"its image is missing": {with(container(func(c *corev1.ContainerStatus) {
