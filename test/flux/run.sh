@@ -14,9 +14,7 @@ module() { go -C test/flux/controllers list -m -f '{{.Dir}}' "github.com/fluxcd/
 command -v git >/dev/null || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends git; } >&2
 mkdir -p "$out/install"
 echo "-- build Flux's controllers (minutes, the first time)"
-CGO_ENABLED=0 GOOS=linux go -C test/flux/controllers build -trimpath -ldflags="-s -w" -o "$out/" \
-  github.com/fluxcd/source-controller github.com/fluxcd/kustomize-controller
-CGO_ENABLED=0 go build -o "$out/gitserver" ./test/flux/gitserver
+test/flux/build.sh
 cp test/flux/install/* "$out/install/"
 for name in source kustomize; do
   rm -rf "${out:?}/install/$name"
