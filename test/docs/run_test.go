@@ -318,6 +318,10 @@ func (r *runner) session(b block, s session) {
 			r.t.Errorf("%s: $ %s\nanswered (%v)\n%s\nand is said to answer\n%s", b, s.command, err, out, s.answer)
 			return
 		}
-		time.Sleep(time.Second)
+		select {
+		case <-r.t.Context().Done():
+			return
+		case <-time.After(time.Second):
+		}
 	}
 }
