@@ -115,11 +115,25 @@ func (l *lab) pid(component string) int {
 	return 0
 }
 
+// kill returns when the process is gone with all its threads and open files, which
+// is later than it stops showing arguments and environment.
 func (l *lab) kill(pid int) {
 	l.t.Helper()
-	if err := unix.Kill(pid, unix.SIGKILL); err != nil {
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		l.t.Fatalf("find %d: %v", pid, err)
+	}
+	defer func() { _ = unix.Close(fd) }()
+	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil {
 		l.t.Fatalf("kill %d: %v", pid, err)
 	}
+	l.waitFor("the end of a process that was killed", func() bool {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
+		if err != nil && !errors.Is(err, unix.EINTR) {
+			l.t.Fatalf("wait for %d: %v", pid, err)
+		}
+		return n == 1
+	})
 }
 
 // processes lists the processes of this cluster. The state folder, which is this

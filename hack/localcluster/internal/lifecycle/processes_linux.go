@@ -13,10 +13,16 @@ import (
 )
 
 // processes finds the supervisor and everything that carries the cluster's
-// marker or is in its cgroups, also what lost its supervisor. Processes that we descend from are left
-// out: `exec -- make test` may well end with `down`.
+// marker or is in its cgroups, also what lost its supervisor. A supervisor counts
+// until it has let go of its mark: one that is dying shows no environment before
+// its files are closed. Processes that we descend from are left out: `exec --
+// make test` may well end with `down`.
 func (m *Manager) processes() ([]int, error) {
 	inside, err := node.Processes(m.Cluster.ID())
+	if err != nil {
+		return nil, err
+	}
+	supervisor, err := m.Cluster.SupervisorPID()
 	if err != nil {
 		return nil, err
 	}
@@ -34,7 +40,7 @@ func (m *Manager) processes() ([]int, error) {
 		}
 		// A process that ended meanwhile, or is not ours to see, is not ours.
 		env, err := os.ReadFile(filepath.Join(dir, "environ"))
-		if err == nil && hasVariable(env, marker) || slices.Contains(inside, pid) {
+		if err == nil && hasVariable(env, marker) || pid == supervisor || slices.Contains(inside, pid) {
 			pids = append(pids, pid)
 		}
 	}
