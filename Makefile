@@ -97,7 +97,7 @@ reproducible: ## Make a release twice, in two folders; fail where a byte differs
 	hack/reproducible.sh
 
 .PHONY: vuln
-vuln: ## Look for known vulnerabilities in what is linked; needs the Go vulnerability database (GOVULNDB=)
+vuln: ## Look for known vulnerabilities in what ships, in the newest Go vulnerability database (GOVULNDB= names another)
 	hack/vuln.sh
 
 .PHONY: install

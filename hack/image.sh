@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes the operator's image for linux/amd64 and linux/arm64 with Go alone, no container engine, and prints its reference by
-# digest. The same sources, VERSION and Go give the same digest.
+# digest. The same sources and VERSION give the same digest.
 #   VERSION=v0.1.0 hack/image.sh --push HOST/NAME:TAG             (a registry on loopback is spoken to in plain HTTP)
 #   VERSION=v0.1.0 hack/image.sh --tarball FILE HOST/NAME:TAG     (an OCI layout)
 #   VERSION=v0.1.0 hack/image.sh --binaries FOLDER                (no image: what goes into it)
@@ -22,5 +22,6 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 binaries "$work"
 go -C hack/release run ./notices >"$work/THIRD_PARTY_NOTICES"
-go -C hack/localcluster run ./operatorimage --binaries "$work" --notices "$work/THIRD_PARTY_NOTICES" \
+# By the Go that the programs are built by: the compressed layers depend on it.
+GOTOOLCHAIN=$(<hack/go-version) go -C hack/localcluster run ./operatorimage --binaries "$work" --notices "$work/THIRD_PARTY_NOTICES" \
   --version "${VERSION:-dev}" --tag "$tag" "${how[@]}"

@@ -16,5 +16,6 @@ diff "$before/gitleaks/rules.go" internal/credentials/gitleaks/rules.go || { ech
 for m in $modules; do
   go -C "$m" mod tidy -diff || { echo "verify: run go mod tidy in $m"; exit 1; }
 done
+grep -q "^FROM golang:$(sed s/^go// hack/go-version) " Dockerfile || { echo "verify: the Dockerfile builds with another Go than hack/go-version says"; exit 1; }
 go -C hack/release run ./notices >/dev/null || { echo "verify: a module is linked that has no licence under which we ship"; exit 1; }
 make --no-print-directory lint
