@@ -321,18 +321,31 @@ func (e *engine) compare(t *testing.T, when string, git []*unstructured.Unstruct
 	}
 }
 
-// diff is Argo CD's. It is given no ignoreDifferences and no normalizer, which could only hide something.
+// diff is Argo CD's. It is given no ignoreDifferences and no normalizer, which could only hide something. Where the operator writes
+// between the two looks that a comparison takes, at the live object and at what a dry run makes of it, it is taken anew.
 func (e *engine) diff(t *testing.T, mode string, object *unstructured.Unstructured) *diff.DiffResult {
 	t.Helper()
-	live, err := e.get(t.Context(), object.GroupVersionKind(), object.GetName(), object.GetNamespace())
-	if err != nil {
-		t.Fatal(err)
+	look := func() *unstructured.Unstructured {
+		live, err := e.get(t.Context(), object.GroupVersionKind(), object.GetName(), object.GetNamespace())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return live
 	}
-	result, err := diff.Diff(object.DeepCopy(), live, diff.WithLogr(logr.Discard()), diff.WithGVKParser(e.parser), diff.WithManager(manager),
-		diff.WithStructuredMergeDiff(mode == "structured-merge"), diff.WithServerSideDiff(mode == "server-side"), diff.WithServerSideDryRunner(e.dryRuns))
-	if err != nil {
-		t.Fatalf("%s: %s %s: %v", mode, object.GetKind(), object.GetName(), err)
-	}
+	var result *diff.DiffResult
+	eventually(t, func(context.Context) error {
+		live := look()
+		var err error
+		result, err = diff.Diff(object.DeepCopy(), live, diff.WithLogr(logr.Discard()), diff.WithGVKParser(e.parser), diff.WithManager(manager),
+			diff.WithStructuredMergeDiff(mode == "structured-merge"), diff.WithServerSideDiff(mode == "server-side"), diff.WithServerSideDryRunner(e.dryRuns))
+		if err != nil {
+			t.Fatalf("%s: %s %s: %v", mode, object.GetKind(), object.GetName(), err)
+		}
+		if result.Modified && look().GetResourceVersion() != live.GetResourceVersion() {
+			return fmt.Errorf("%s %s is written all the time", object.GetKind(), object.GetName())
+		}
+		return nil
+	})
 	return result
 }
 
