@@ -6,11 +6,12 @@
 # GOVULNDB names another database in place of it (https://vuln.go.dev, file:///...).
 set -euo pipefail
 cd "$(dirname "$0")/.."
+[[ ${1:-} =~ ^(--pinned)?$ ]] || { echo "hack/vuln.sh: $1: say --pinned, or nothing for the newest database" >&2 && exit 2; }
 if [ -z "${GOVULNDB:-}" ]; then
   work=$(mktemp -d)
   trap 'rm -rf "$work"' EXIT
   cp hack/vulndb/go.* "$work/"
-  [ "${1:-}" = --pinned ] || go -C hack/vulndb get -modfile="$work/go.mod" golang.org/x/vulndb@latest ||
+  [ $# = 1 ] || go -C hack/vulndb get -modfile="$work/go.mod" golang.org/x/vulndb@latest ||
     { echo "make vuln: nothing was checked, for the newest golang.org/x/vulndb cannot be had; hack/vuln.sh --pinned checks against an older one" >&2 && exit 1; }
   go -C hack/vulndb mod download -modfile="$work/go.mod" golang.org/x/vulndb
   module=$(go -C hack/vulndb list -modfile="$work/go.mod" -m -f '{{.Version}} {{.Time.Format "2006-01-02"}} {{.Dir}}' golang.org/x/vulndb)

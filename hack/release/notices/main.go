@@ -71,13 +71,15 @@ type module struct {
 }
 
 func addLinked(modules map[string]*module, platform string) error {
-	cmd := exec.Command("go", "list", "-deps", "-json=Dir,Module", "./cmd/...")
-	cmd.Dir = root
+	cmd, err := goCommand("list", "-deps", "-json=Dir,Module", "./cmd/...")
+	if err != nil {
+		return err
+	}
 	goos, goarch, _ := strings.Cut(platform, "/")
 	if goos != "linux" {
 		cmd.Args[len(cmd.Args)-1] = "./cmd/kubectl-warden"
 	}
-	cmd.Env = append(os.Environ(), "GOOS="+goos, "GOARCH="+goarch, "CGO_ENABLED=0", "GOFLAGS=")
+	cmd.Env = append(cmd.Env, "GOOS="+goos, "GOARCH="+goarch, "CGO_ENABLED=0", "GOFLAGS=")
 	cmd.Stderr = os.Stderr
 	listed, err := cmd.Output()
 	if err != nil {
@@ -105,9 +107,25 @@ func addLinked(modules map[string]*module, platform string) error {
 	}
 }
 
+// goCommand runs the Go that builds what ships, not the installed one.
+func goCommand(args ...string) (*exec.Cmd, error) {
+	version, err := os.ReadFile(filepath.Join(root, "hack/go-version"))
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.Command("go", args...)
+	cmd.Dir = root
+	cmd.Env = append(os.Environ(), "GOTOOLCHAIN="+strings.TrimSpace(string(version)))
+	return cmd, nil
+}
+
 // standardLibrary is not in any list of modules, and linked nevertheless.
 func standardLibrary() (*module, error) {
-	out, err := exec.Command("go", "env", "GOROOT", "GOVERSION").Output()
+	cmd, err := goCommand("env", "GOROOT", "GOVERSION")
+	if err != nil {
+		return nil, err
+	}
+	out, err := cmd.Output()
 	if err != nil {
 		return nil, fmt.Errorf("find Go: %w", err)
 	}

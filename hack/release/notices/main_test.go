@@ -1,7 +1,7 @@
 package main
 
 import (
-	"io"
+	"bytes"
 	"os"
 	"path/filepath"
 	"strings"
@@ -72,10 +72,18 @@ func TestModules(t *testing.T) {
 	}
 }
 
-// What this repository ships may be shipped.
+// What this repository ships may be shipped, and the Go named is the one that builds it, whichever is installed.
 func TestWhatIsShipped(t *testing.T) {
 	t.Chdir("..") // where go -C runs the program
-	if err := run(io.Discard); err != nil {
+	var out bytes.Buffer
+	if err := run(&out); err != nil {
 		t.Error(err)
+	}
+	version, err := os.ReadFile("../go-version")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := "Go standard library " + strings.TrimSpace(string(version)) + ":"; !strings.Contains(out.String(), want) {
+		t.Errorf("the notices do not name %q", want)
 	}
 }
